@@ -1,0 +1,249 @@
+"""A recipe: everything that decides a training run, as small frozen dataclasses that read and write as JSON.
+
+The help text of each command-line flag is the text below its field here, and the flag's name is the field's. Two runs
+with equal recipes on one machine give the same network, to the byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
+
+from pellucid.errors import UsageError, did_you_mean
+
+Augmentation = Literal["flip", "shift"]
+Layout = Literal["auto", "nchw", "nhwc"]
+Loss = Literal["cross-entropy", "mse"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
+Precision = Literal["auto", "float64", "float32", "bfloat16"]
+Resize = Literal["crop", "stretch", "pad"]
+Schedule = Literal["constant", "step", "exponential", "cosine", "onecycle"]
+
+#: The networks known by name; anything with an arrow in it is the notation of `pellucid.nets.parse`.
+NETWORKS = ("quick", "lenet5", "cifar-cnn")
+
+#: Where to start with each optimiser. The adaptive ones divide by the gradient's own size, hence their smaller rates.
+LEARNING_RATES: dict[Optimizer, float] = {
+    "sgd": 0.1,
+    "momentum": 0.05,
+    "nesterov": 0.05,
+    "adagrad": 0.01,
+    "adadelta": 1.0,
+    "rmsprop": 0.001,
+    "adam": 0.001,
+    "adamw": 0.002,
+}
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} {value}: expected a whole number from {low} to {high}")
+
+
+def _between(
+    name: str, value: float, low: float, high: float, *, low_open: bool = False, high_open: bool = False
+) -> None:
+    inside = (low < value if low_open else low <= value) and (value < high if high_open else value <= high)
+    if not inside:
+        left, right = "above" if low_open else "from", "below" if high_open else "up to"
+        raise UsageError(f"{name} {value:g}: expected a number {left} {low:g} and {right} {high:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What the network is shown."""
+
+    size: int | None = None
+    """Side, in pixels, of the square each picture becomes. Chosen from the pictures and the network unless given."""
+    resize: Resize | None = None
+    """How a picture becomes a square: crop its middle, stretch it, or pad it. Crop, unless the data says otherwise."""
+    augment: tuple[Augmentation, ...] | None = None
+    """Random changes to training pictures: flip (left-right), shift (by up to an eighth). Chosen by the data unless
+    given; nothing after the flag means none."""
+    sample: float = 1.0
+    """Train on this share of the pictures, the same share of every class."""
+    val: float = 0.1
+    """Share of the training pictures held out for validation, when the data has no validation split of its own."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.size is not None:
+            _whole("--size", self.size, 1, 4096)
+        _between("--sample", self.sample, 0, 1, low_open=True)
+        _between("--val", self.val, 0, 1, low_open=True, high_open=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Optimisation:
+    """How the weights are found."""
+
+    epochs: int = 10
+    """How many times every training picture is seen."""
+    batch_size: int = 128
+    """Pictures a step."""
+    optimizer: Optimizer = "nesterov"
+    """The rule of a step."""
+    lr: float | None = None
+    """Learning rate (the highest one, where the schedule varies it). The optimiser's usual one unless given."""
+    schedule: Schedule = "onecycle"
+    """How the learning rate goes over the run."""
+    weight_decay: float = 5e-4
+    """Pull of the weights towards zero; not applied to biases and normalisation."""
+    loss: Loss = "cross-entropy"
+    """What is made small."""
+    label_smoothing: float = 0.0
+    """Share of each target spread over all classes (cross-entropy only)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        _whole("--epochs", self.epochs, 1, 1_000_000)
+        _whole("--batch-size", self.batch_size, 1, 1_000_000)
+        _between("--weight-decay", self.weight_decay, 0, 1)
+        _between("--label-smoothing", self.label_smoothing, 0, 1, high_open=True)
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            usual = LEARNING_RATES[self.optimizer]
+            raise UsageError(
+                f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.optimizer} is {usual}"
+            )
+        if self.loss == "mse" and self.label_smoothing:
+            raise UsageError("--label-smoothing goes with --loss cross-entropy, not mse: leave one of the two away")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate given, else the optimiser's usual one."""
+        return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How the numbers are computed. Touches speed and the last bits of the result; measured unless given."""
+
+    precision: Precision = "auto"
+    """Arithmetic of the training step. bfloat16 keeps the weights in float32. Evaluation is never below float32."""
+    layout: Layout = "auto"
+    """Order of the numbers in memory: nchw, or nhwc (channels last)."""
+    threads: int = 0
+    """Processor threads of a training step; 0 means measured."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        _whole("--threads", self.threads, 0, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides a training run."""
+
+    data: str = ""
+    """Where the pictures are."""
+    net: str = "quick"
+    """A network's name, or its layers: 'INPUT -> [[CONV(32)]*2 -> POOL]*2 -> FC(512) -> FC(10)'."""
+    pictures: Pictures = field(default_factory=Pictures)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    engine: Engine = field(default_factory=Engine)
+    seed: int = 0
+    """Decides everything random: the split, the first weights, the order, the augmentation, the dropout."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        _whole("--seed", self.seed, 0, 2**32 - 1)
+        if "->" not in self.net and self.net not in NETWORKS and self.net != "custom":
+            raise UsageError(
+                f"--net {self.net!r} is no network Pellucid knows: {did_you_mean(self.net, NETWORKS)} "
+                "Or write its layers: 'INPUT -> CONV(32) -> POOL -> FC(10)'"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: object, place: str = "recipe") -> Recipe:
+        """Read what `to_json` wrote; `place` names the file in messages.
+
+        Raises UsageError for an unknown key or a value of the wrong type.
+        """
+        recipe: Recipe = _from_json(cls, values, place)
+        return recipe
+
+
+#: Recipes by name, each a change to the defaults above; `--preset` starts from one.
+PRESETS: dict[str, Recipe] = {
+    "quick": Recipe(),
+    "keras-cifar": Recipe(
+        net="cifar-cnn",
+        pictures=Pictures(augment=()),
+        optimisation=Optimisation(
+            epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant", weight_decay=0.0
+        ),
+    ),
+}
+
+
+def settle(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with flat settings changed, whichever dataclass each lives in: `settle(recipe, lr=0.1, size=64)`.
+
+    Raises UsageError for a setting no dataclass has.
+    """
+    parts: dict[str, Any] = {}
+    top: dict[str, Any] = {}
+    for name, value in changes.items():
+        home = _HOMES.get(name)
+        if home is None:
+            raise UsageError(f"{name!r} is no setting of a recipe: {did_you_mean(name, _HOMES)}")
+        if home == "":
+            top[name] = value
+        else:
+            parts.setdefault(home, {})[name] = value
+    for home, values in parts.items():
+        top[home] = dataclasses.replace(getattr(recipe, home), **values)
+    # Through JSON, so that a wrong type is refused here as it is in a file.
+    return Recipe.from_json(dataclasses.replace(recipe, **top).to_json(), "setting")
+
+
+def _homes() -> dict[str, str]:
+    homes = {}
+    for outer in dataclasses.fields(Recipe):
+        if outer.default_factory is not dataclasses.MISSING:
+            homes.update({inner.name: outer.name for inner in dataclasses.fields(outer.default_factory())})
+        else:
+            homes[outer.name] = ""
+    return homes
+
+
+_HOMES = _homes()
+
+
+def _from_json(cls: type[Any], values: object, place: str) -> Any:
+    if not isinstance(values, dict):
+        raise UsageError(f"{place}: expected an object with {cls.__name__.lower()} settings, found {values!r:.60}")
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{place}: {key!r} is no setting here: {did_you_mean(str(key), sorted(known))}")
+    return cls(**{key: _value(hints[key], value, f"{place}: {key}") for key, value in values.items()})
+
+
+def _value(kind: Any, value: object, place: str) -> Any:
+    """`value` as `kind`, which is one of the few types that recipes are made of."""
+    if dataclasses.is_dataclass(kind):
+        cls = typing.cast("type[Any]", kind)
+        return value if isinstance(value, cls) else _from_json(cls, value, place)
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return None if value is None else _value(next(k for k in get_args(kind) if k is not type(None)), value, place)
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_value(get_args(kind)[0], item, place) for item in value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UsageError(f"{place}: {value!r} is not among its choices: {did_you_mean(str(value), get_args(kind))}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    raise UsageError(f"{place}: expected {getattr(kind, '__name__', kind)}, found {value!r:.60}")
