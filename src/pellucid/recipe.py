@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args, get_origin
 from pellucid.errors import UsageError, did_you_mean
 
 Augmentation = Literal["flip", "shift"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Layout = Literal["auto", "nchw", "nhwc"]
-Loss = Literal["cross-entropy", "mse"]
+Loss = Literal["cross-entropy", "mse", "custom"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Resize = Literal["crop", "stretch", "pad"]
@@ -62,7 +63,7 @@ class Pictures:
     resize: Resize | None = None
     """How a picture becomes a square: crop its middle, stretch it, or pad it. Crop, unless the data says otherwise."""
     augment: tuple[Augmentation, ...] | None = None
-    """Random changes to training pictures: flip (left-right), shift (by up to an eighth). Chosen by the data unless
+    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth). Chosen by the data unless
     given; nothing after the flag means none."""
     sample: float = 1.0
     """Train on this share of the pictures, the same share of every class."""
@@ -94,7 +95,7 @@ class Optimisation:
     weight_decay: float = 5e-4
     """Pull of the weights towards zero; not applied to biases and normalisation."""
     loss: Loss = "cross-entropy"
-    """What is made small."""
+    """What is made small; custom is a function of your own, given to pellucid.train(loss=...)."""
     label_smoothing: float = 0.0
     """Share of each target spread over all classes (cross-entropy only)."""
 
@@ -126,6 +127,8 @@ class Engine:
     """Arithmetic of the training step. bfloat16 keeps the weights in float32. Evaluation is never below float32."""
     layout: Layout = "auto"
     """Order of the numbers in memory: nchw, or nhwc (channels last)."""
+    device: Device = "auto"
+    """Where: the processor, or a GPU (auto takes a CUDA one if there is one)."""
     threads: int = 0
     """Processor threads of a training step; 0 means measured."""
 

@@ -1,0 +1,190 @@
+"""A training run on the terminal: what was understood, live progress, what came of it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pellucid import nets
+from pellucid.data.source import Understanding
+from pellucid.training import Epoch, Event, Run, Started, Understood
+from pellucid.training import Progress as Step
+from pellucid.training.prepare import Task
+
+#: Classes listed by name; of more, these and a count.
+LISTED = 12
+
+
+def console(*, to_stderr: bool = False) -> Console:
+    """Where a command writes. Paths and class names are printed as they are: no markup, no highlighting."""
+    return Console(stderr=to_stderr, markup=False, highlight=False, emoji=False)
+
+
+class Show:
+    """Prints the events of a run as they come; live only on a terminal."""
+
+    def __init__(self, *, to_stderr: bool) -> None:
+        self.console = console(to_stderr=to_stderr)
+        self.epochs = 0
+        self._bar: Progress | None = None
+        self._row: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing is shown yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Take the progress bar away, however the run ended."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def event(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Understood():
+                self._understood(event.task)
+            case Started():
+                self._started(event)
+            case Step():
+                self._step(event)
+            case Epoch():
+                self._epoch(event)
+            case Run():
+                self._run(event)
+
+    def _print(self, *parts: Any) -> None:
+        self.console.print(*parts, soft_wrap=True)
+
+    def _understood(self, task: Task) -> None:
+        source, about, recipe = task.source, task.understanding, task.recipe
+        names = ", ".join(source.classes[:LISTED])
+        more = f" and {len(source.classes) - LISTED} more" if len(source.classes) > LISTED else ""
+        self._print(f"data     {source.place} ({len(source.classes)} classes: {names}{more})")
+        held = f"{recipe.pictures.val:.0%} of train, stratified" if task.val_split_off else "the data's own"
+        test = f", test {len(source.splits['test']):,} (not looked at)" if "test" in source.splits else ""
+        self._print(f"split    train {len(task.train):,}, val {len(task.val):,} ({held}){test}")
+        self._print(f"images   {_sizes(about)} -> {_seen(task)}")
+        for note in source.notes:
+            self._print(f"note     {note}")
+
+    def _started(self, event: Started) -> None:
+        for bad in event.left_out:
+            self._print(f"left out {bad}")
+        recipe = event.recipe
+        summary = nets.summary(event.model, event.image)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("layer", "", "output", "size", "parameters"):
+            table.add_column(heading, justify="right" if heading == "parameters" else "left")
+        for row in summary.rows:
+            table.add_row(row.name, row.layer, "×".join(map(str, row.shape)), row.formula, f"{row.parameters:,}")
+        self._print("")
+        self.console.print(table)
+        self._print(f"{summary.parameters:,} parameters. {summary.first_layer_as_fc}")
+        optimisation, engine = recipe.optimisation, recipe.engine
+        self._print("")
+        self._print(
+            f"recipe   {optimisation.optimizer}, learning rate {optimisation.rate:g} ({optimisation.schedule}), "
+            f"batch {optimisation.batch_size}, {optimisation.epochs} epochs, {optimisation.loss}, seed {recipe.seed}"
+        )
+        self._print(f"engine   {engine.precision}, {engine.layout}, {_threads(engine.threads)}{_measured(event)}")
+        self._print(f"run      {event.folder}")
+        self._print("")
+        self.epochs = optimisation.epochs
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[live]}"),
+                TimeElapsedColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._row = self._bar.add_task("steps", total=None, live="")
+
+    def _step(self, step: Step) -> None:
+        if self._bar is not None and self._row is not None:
+            live = (
+                f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {step.images_per_second:,.0f} images/s  "
+                f"{_time(step.seconds_left)} left"
+            )
+            self._bar.update(
+                self._row,
+                description=f"epoch {step.epoch}/{self.epochs}",
+                completed=step.step,
+                total=step.steps,
+                live=live,
+            )
+
+    def _epoch(self, event: Epoch) -> None:
+        row = event.row
+        auc = "" if row["val_auc"] is None else f"  auc {row['val_auc']:.3f}"
+        self._print(
+            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  accuracy "
+            f"{row['accuracy']:.3f}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{auc}  |  "
+            f"{row['images_per_second']:,.0f} images/s  {_time(row['seconds'])}{'  best' if event.best else ''}"
+        )
+
+    def _run(self, run: Run) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        for note in run.notes:
+            self._print(f"note     {note}")
+        self._print("")
+        if run.stopped:
+            self._print(f"stopped; go on with: pellucid train --resume {run.folder}")
+        self._print(f"{sentence(run.scores, 'val')}, the weights of epoch {run.epoch}")
+        if run.folder.joinpath("curves.png").exists():
+            self._print(f"look at  {run.folder / 'curves.png'}, confusion.png, errors.csv")
+        self._print(f"next     pellucid predict {run.folder} PICTURE...")
+
+
+def sentence(scores: dict[str, Any], split: str) -> str:
+    """Accuracy with its interval and what it has to beat."""
+    return (
+        f"accuracy {scores['accuracy']:.3f} on {split} (95 % interval {scores['accuracy_low']:.3f} to "
+        f"{scores['accuracy_high']:.3f}, n = {scores['n']:,}; always the commonest class: {scores['baseline']:.3f})"
+    )
+
+
+def _sizes(about: Understanding) -> str:
+    colour = "grey" if about.grey else "colour"
+    if about.smallest == about.largest:
+        return f"{colour}, {about.median[0]}×{about.median[1]}"
+    (w0, h0), (w1, h1), (w2, h2) = about.smallest, about.median, about.largest
+    return f"{colour}, {w0}×{h0} to {w2}×{h2}, median {w1}×{h1}"
+
+
+def _seen(task: Task) -> str:
+    height, width = task.preprocess.size
+    channels = "grey" if task.preprocess.channels == 1 else "colour"
+    augment = ", ".join(task.recipe.pictures.augment or ()) or "nothing"
+    return f"{width}×{height} {channels} ({task.preprocess.resize}), changed at random: {augment}"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _measured(event: Started) -> str:
+    if not event.measured.table:
+        return ""
+    plain, chosen = event.measured.table[0], next(row for row in event.measured.table if row["chosen"])
+    faster = plain["milliseconds"] / chosen["milliseconds"]
+    how = "remembered" if event.measured.remembered else "measured"
+    return (
+        f" ({how}: {chosen['milliseconds']:.1f} ms a step, {faster:.1f}× "
+        f"{plain['precision']} {plain['layout']} on {_threads(plain['threads'])})"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,9 @@
+"""A trained model as plain files: weights, labels, preprocessing, self-test. Nothing in a bundle can run code."""
+
+from __future__ import annotations
+
+from pellucid.bundle.evaluate import evaluate
+from pellucid.bundle.folder import load, save, verify
+from pellucid.bundle.recogniser import Prediction, Recogniser, infer
+
+__all__ = ["Prediction", "Recogniser", "evaluate", "infer", "load", "save", "verify"]

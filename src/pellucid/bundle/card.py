@@ -1,0 +1,64 @@
+"""The model card: a bundle's README.md, with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pellucid.bundle.recogniser import Recogniser
+
+
+def card(recogniser: Recogniser, facts: Mapping[str, Any]) -> str:
+    """A model card in Markdown.
+
+    `facts`: data, version, epochs, epoch (of these weights), seed, train_n, and `val`, an evaluation as
+    `pellucid.scores.evaluation` gives it.
+    """
+    val = facts["val"]
+    height, width = recogniser.preprocess.size
+    channels = "grey" if recogniser.preprocess.channels == 1 else "colour"
+    parameters = sum(p.numel() for p in recogniser.model.parameters())
+    rows = "\n".join(
+        f"| {_cell(row['class'])} | {_share(row['precision'])} | {_share(row['recall'])} | {_share(row['f1'])} "
+        f"| {row['support']} |"
+        for row in val["per_class"]
+    )
+    # JSON strings are YAML strings: whatever a folder is called, the front matter stays well-formed.
+    return f"""---
+library_name: pellucid
+pipeline_tag: image-classification
+datasets: [{json.dumps(facts["data"], ensure_ascii=False)}]
+metrics: [accuracy]
+---
+
+# {_cell(recogniser.network)} on {_cell(facts["data"])}
+
+Tells {len(recogniser.classes)} classes apart: {", ".join(_cell(name) for name in recogniser.classes)}.
+
+- Network: `{recogniser.network}`, {parameters:,} parameters; input {width}×{height} pixels, {channels}.
+- Trained on {facts["train_n"]:,} pictures; these are the weights of epoch {facts["epoch"]} of {facts["epochs"]},
+  seed {facts["seed"]}, Pellucid {facts["version"]}.
+- Validation accuracy {_share(val["accuracy"])} (95 % interval {_share(val["accuracy_low"])} to
+  {_share(val["accuracy_high"])}, n = {val["n"]:,}); always naming the commonest class would give
+  {_share(val["baseline"])}. These weights were chosen on these pictures, so expect slightly less on new ones.
+
+| class | precision | recall | F1 | pictures |
+|---|---|---|---|---|
+{rows}
+
+```python
+import pellucid
+
+print(pellucid.load("path/to/this/folder").predict(["picture.jpg"]))
+```
+"""
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its table cell and its line."""
+    return str(text).replace("|", "\\|").replace("\n", " ").replace("`", "'")

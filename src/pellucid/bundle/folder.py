@@ -1,0 +1,172 @@
+"""A recogniser to and from its folder of plain files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from pellucid import nets
+from pellucid.bundle.card import card
+from pellucid.bundle.recogniser import Recogniser, infer
+from pellucid.data.preprocess import Preprocess
+from pellucid.errors import DataError, UsageError, VerificationError
+from pellucid.files import read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
+
+#: Pictures that a bundle carries to test itself with.
+SELFTEST = 8
+#: How far a logit may lie from the one recorded, relative to the largest: another processor sums in another order.
+TOLERANCE = 1e-3
+
+
+def save(
+    recogniser: Recogniser,
+    folder: Path,
+    *,
+    examples: Sequence[tuple[str, bytes]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the bundle: model.safetensors, config.json, preprocessor_config.json, README.md and selftest/.
+
+    `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them; `facts` go into
+    the model card. Raises PellucidError when the disk refuses.
+    """
+    (folder / "selftest").mkdir(parents=True, exist_ok=True)
+    parameter = next(recogniser.model.parameters())
+    image = (recogniser.preprocess.channels, *recogniser.preprocess.size)
+    write_tensors(folder / "model.safetensors", tensors(recogniser.model), {"format": "pt"})
+    write_json(folder / "preprocessor_config.json", recogniser.preprocess.to_config())
+    write_json(
+        folder / "config.json",
+        {
+            "model_type": "pellucid",
+            "network": recogniser.network,
+            "image": list(image),
+            "dtype": str(parameter.dtype).removeprefix("torch."),
+            "id2label": {str(i): name for i, name in enumerate(recogniser.classes)},
+            "label2id": {name: i for i, name in enumerate(recogniser.classes)},
+        },
+    )
+    write_text(folder / "README.md", card(recogniser, facts))
+    expected = []
+    for i, (name, raw) in enumerate(examples[:SELFTEST]):
+        file = f"{i}{Path(name).suffix.lower() or '.png'}"
+        write_bytes(folder / "selftest" / file, raw)
+        pixels_hwc = recogniser.preprocess.pixels(raw, name)
+        logits_k = infer(recogniser.model, recogniser.preprocess, pixels_hwc[None])[0]
+        expected.append({"file": file, "logits": [float(v) for v in logits_k]})
+    write_json(folder / "selftest" / "expected.json", expected)
+
+
+def load(run: str | Path, *, net: nn.Module | None = None) -> Recogniser:
+    """The recogniser of a run folder or of a bundle.
+
+    `net` is needed for a network of one's own, which a bundle cannot build: the same module, of any weights.
+    Raises DataError for a folder that holds none, or one that is damaged or does not fit together.
+    """
+    folder = find(run)
+    config = read_json(folder / "config.json")
+    preprocess = Preprocess.from_config(read_json(folder / "preprocessor_config.json"))
+    try:
+        network, dtype = str(config["network"]), {"float32": torch.float32, "float64": torch.float64}[config["dtype"]]
+        id2label = {int(i): str(name) for i, name in config["id2label"].items()}
+        classes = tuple(id2label[i] for i in range(len(id2label)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / 'config.json'}: not a bundle's configuration ({error!r}); train again") from error
+    if network == "custom" and net is None:
+        raise UsageError(
+            f"{run}: this bundle holds a network of your own; give it: pellucid.load(run, net=MyNetwork())"
+        )
+    model = net if net is not None else _build(network, preprocess, classes, folder)
+    fill(model.to(dtype), read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return Recogniser(model, classes, preprocess, network)
+
+
+def find(run: str | Path) -> Path:
+    """The bundle in a run folder, or the folder itself if it is one."""
+    run = Path(run)
+    for folder in (run / "bundle", run):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            return folder
+    if not run.exists():
+        raise DataError(
+            f"{run}: no such folder; RUN is a folder that `pellucid train` made, such as runs/digits-lenet5-1"
+        )
+    raise DataError(f"{run}: no trained model in this folder; expected bundle/config.json and bundle/model.safetensors")
+
+
+def verify(run: str | Path, *, net: nn.Module | None = None) -> float:
+    """Decode the raw pictures that a bundle carries, and compare the logits with those kept beside them.
+
+    Returns the largest difference, relative to the largest logit. Raises VerificationError beyond 1e-3.
+    """
+    recogniser, folder = load(run, net=net), find(run) / "selftest"
+    expected = read_json(folder / "expected.json")
+    try:
+        pairs = [(str(entry["file"]), np.array(entry["logits"], dtype=np.float64)) for entry in expected]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / 'expected.json'}: not a self-test ({error!r})") from error
+    if not pairs:
+        raise DataError(f"{folder}: this bundle carries no pictures to test itself with")
+    worst = 0.0
+    for file, logits_k in pairs:
+        if Path(file).name != file:
+            raise DataError(f"{folder / 'expected.json'}: {file!r} lies outside the self-test's folder")
+        raw = _read(folder / file)
+        found_k = infer(recogniser.model, recogniser.preprocess, recogniser.preprocess.pixels(raw, file)[None])[0]
+        if found_k.shape != logits_k.shape:
+            raise VerificationError(f"{folder / file}: {found_k.size} logits, expected {logits_k.size}")
+        difference = float(np.abs(found_k - logits_k).max() / max(np.abs(logits_k).max(), 1e-12))
+        worst = max(worst, difference)
+        if not difference <= TOLERANCE:
+            raise VerificationError(
+                f"{folder / file}: logits differ from those recorded by {difference:.2g} of the largest, "
+                f"more than {TOLERANCE:g}: the weights, the decoder or the arithmetic are not those of the training"
+            )
+    return worst
+
+
+def tensors(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """A model's parameters and buffers as arrays in their logical order, whatever their layout in memory."""
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
+
+
+def png(pixels_hwc: NDArray[np.uint8]) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_hwc.squeeze(-1) if pixels_hwc.shape[-1] == 1 else pixels_hwc).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; copy the bundle whole") from error
+
+
+def _build(network: str, preprocess: Preprocess, classes: tuple[str, ...], folder: Path) -> nn.Module:
+    try:
+        return nets.build(network, classes=len(classes), image=(preprocess.channels, *preprocess.size))
+    except UsageError as error:
+        raise DataError(f"{folder / 'config.json'}: its network cannot be built: {error}") from error
+
+
+def fill(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> None:
+    """Put the arrays into the model, strictly: every name and every shape."""
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - arrays.keys()), sorted(arrays.keys() - own.keys())
+    if missing or extra:
+        raise DataError(f"{place}: the weights are of another network: missing {missing[:3]}, unexpected {extra[:3]}")
+    for name, tensor in own.items():
+        if tuple(arrays[name].shape) != tuple(tensor.shape):
+            raise DataError(f"{place}: {name} is {arrays[name].shape}, and the network's is {tuple(tensor.shape)}")
+    model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in own})

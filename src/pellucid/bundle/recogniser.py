@@ -1,0 +1,110 @@
+"""A network with all it needs to be shown a picture: its classes and its preprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pellucid.data.decode import BadImage
+from pellucid.data.preprocess import Preprocess
+from pellucid.errors import DataError
+from pellucid.scores import softmax
+
+#: Pictures a step of inference: enough to fill the cores, small enough for a cache.
+BATCH = 128
+
+
+def infer(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Logits (N, classes) of pictures as `preprocess` gives them: the one path of val, eval, predict and verify.
+
+    In the parameters' own precision (never below float32), channels last, without gradients; the model's mode is as
+    before afterwards.
+    """
+    parameter = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    answers = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(pixels_nhwc), BATCH):
+                x_nhwc = torch.from_numpy(pixels_nhwc[start : start + BATCH]).to(parameter.device)
+                logits_nk = model(preprocess.normalise(x_nhwc, parameter.dtype))
+                answers.append(logits_nk.to("cpu", torch.float64).numpy())
+    finally:
+        model.train(was_training)
+    return np.concatenate(answers) if answers else np.zeros((0, 0))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one picture."""
+
+    file: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `pellucid predict --json`."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A trained network, ready to be asked."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    network: str
+    """The network's name or notation; `custom` for one's own module."""
+
+    def predict(self, pictures: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[Prediction]:
+        """What the network sees in each file.
+
+        Raises DataError for a file that cannot be read as a picture, naming it; `predict_each` goes on past those.
+        """
+        answers = []
+        for answer in self.predict_each(pictures):
+            if isinstance(answer, DataError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def predict_each(
+        self, pictures: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
+    ) -> Iterator[Prediction | BadImage]:
+        """An answer for each file, in order: a prediction, or the error that says why there is none."""
+        files = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+        for start in range(0, len(files), BATCH):
+            shown: list[NDArray[np.uint8] | BadImage] = [self._read(file) for file in files[start : start + BATCH]]
+            readable = [image for image in shown if not isinstance(image, BadImage)]
+            rows = iter(self.probabilities(np.stack(readable)) if readable else [])
+            for file, image in zip(files[start : start + BATCH], shown, strict=True):
+                yield image if isinstance(image, BadImage) else self._prediction(os.fspath(file), next(rows))
+
+    def probabilities(self, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Class probabilities (N, classes) of pictures as `self.preprocess` gives them."""
+        return softmax(infer(self.model, self.preprocess, pixels_nhwc))
+
+    def _read(self, file: str | os.PathLike[str]) -> NDArray[np.uint8] | BadImage:
+        try:
+            return self.preprocess.pixels(Path(file).read_bytes(), os.fspath(file))
+        except OSError as error:
+            return BadImage(os.fspath(file), "unreadable", error.strerror or str(error))
+        except BadImage as error:
+            return error
+
+    def _prediction(self, file: str, probability_k: Sequence[float] | NDArray[np.float64]) -> Prediction:
+        best = int(np.argmax(probability_k))
+        probabilities = {name: float(p) for name, p in zip(self.classes, probability_k, strict=True)}
+        return Prediction(file, self.classes[best], float(probability_k[best]), probabilities)

@@ -1,0 +1,63 @@
+"""Pictures held in memory as uint8, handed out in shuffled, augmented batches.
+
+No worker processes: for what fits in memory, gathering a batch is a few per cent of the step that follows it, and a
+process that starts, copies and waits costs more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pellucid.data.augment import gather
+from pellucid.data.preprocess import Preprocess
+
+
+def order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """The order in which an epoch sees its `n` pictures: a permutation fixed by seed and epoch."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
+
+
+def cuts(n: int, batch_size: int) -> list[slice]:
+    """Where an epoch of `n` pictures is cut into batches.
+
+    A remainder of one joins the batch before it: batch normalisation has no spread to divide by in a batch of one.
+
+    >>> cuts(5, 2)
+    [slice(0, 2, None), slice(2, 5, None)]
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and batch_size > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training pictures, ready to be drawn in batches."""
+
+    pixels_nhwc: torch.Tensor
+    """uint8, on the device that trains."""
+    labels_n: torch.Tensor
+    """int64, likewise."""
+    preprocess: Preprocess
+    augment: tuple[str, ...]
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(cuts(len(self.labels_n), self.batch_size))
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The epoch's batches from step `first` on: uint8 NHWC pictures and their labels."""
+        n = len(self.labels_n)
+        order_n = order(self.seed, epoch, n)
+        for cut in cuts(n, self.batch_size)[first:]:
+            index_n = order_n[cut]
+            x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, epoch)
+            yield x_nhwc, self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.labels_n.device))

@@ -1,0 +1,8 @@
+"""Recipe -> run: the loop, losses, optimisers, the engine's measurement, checkpoints."""
+
+from __future__ import annotations
+
+from pellucid.training.api import train
+from pellucid.training.run import Epoch, Event, Progress, Run, Started, Understood, read_recipe, resume, run
+
+__all__ = ["Epoch", "Event", "Progress", "Run", "Started", "Understood", "read_recipe", "resume", "run", "train"]

@@ -1,0 +1,58 @@
+"""`pellucid.train`: a run from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from pellucid.errors import UsageError, did_you_mean
+from pellucid.recipe import PRESETS, Recipe, settle
+from pellucid.training.losses import Loss
+from pellucid.training.run import Event, Run, run
+
+
+def train(
+    data: str | os.PathLike[str],
+    *,
+    net: str | nn.Module = "quick",
+    loss: str | Loss = "cross-entropy",
+    out: str | os.PathLike[str] | None = None,
+    preset: str | Recipe = "quick",
+    watch: Callable[[Event], object] | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a network on labelled pictures, as `pellucid train` does.
+
+    `data` is a folder, a CSV file or a name. `net` is a name, a notation or a module of one's own that takes float32
+    pictures (N, C, H, W) and gives logits (N, classes); it is trained in place. `loss` is a name or a function of logits
+    (N, classes) and labels (N,) that gives one number. `settings` are any of the command's flags: `epochs=3`,
+    `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`. `watch` is called with each event of the run.
+
+    Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or
+    PellucidError, with a sentence that says what to do; KeyboardInterrupt when interrupted, after saving.
+    """
+    recipe = preset if isinstance(preset, Recipe) else PRESETS.get(preset)
+    if recipe is None:
+        raise UsageError(f"preset {preset!r} is not known: {did_you_mean(str(preset), PRESETS)}")
+    named: dict[str, Any] = {"data": os.fspath(data)}
+    if isinstance(net, str):
+        named["net"] = net
+    if isinstance(loss, str):
+        named["loss"] = loss
+    events = run(
+        settle(recipe, **named, **settings),
+        out=None if out is None else os.fspath(out),
+        model=None if isinstance(net, str) else net,
+        loss=None if isinstance(loss, str) else loss,
+    )
+    for event in events:
+        if watch is not None:
+            watch(event)
+        if isinstance(event, Run):
+            if event.stopped:
+                raise KeyboardInterrupt
+            return event
+    raise AssertionError("a run ends with a Run")

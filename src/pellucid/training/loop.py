@@ -1,0 +1,122 @@
+"""The training loop: one object that holds a network in training, and takes it a step at a time.
+
+It yields after every step and knows nothing of files, screens or signals; what watches it decides what to do between
+two steps. Losses and counts are summed on the device and read only when somebody asks, so no step waits for a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pellucid.data.batches import Batches
+from pellucid.data.preprocess import Preprocess
+from pellucid.recipe import Engine, Optimisation
+from pellucid.training.losses import Loss
+from pellucid.training.optimise import learning_rate, make_optimizer
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
+
+
+def place(model: nn.Module, engine: Engine, device: torch.device) -> nn.Module:
+    """The model, in place, on its device and in the number format and memory layout that the engine asks for."""
+    memory_format = torch.channels_last if engine.layout == "nhwc" else torch.contiguous_format
+    # Parameters stay float32 under bfloat16: an update is often smaller than bfloat16's last bit of the weight.
+    return model.to(device=device, dtype=DTYPES[engine.precision], memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """How a batch of uint8 pictures becomes logits in training, in one engine's arithmetic and layout."""
+
+    model: nn.Module
+    preprocess: Preprocess
+    engine: Engine
+
+    def __call__(self, x_nhwc: torch.Tensor) -> torch.Tensor:
+        """Logits (N, classes), float32 or float64, of uint8 pictures (N, H, W, C)."""
+        x_nchw = self.preprocess.normalise(x_nhwc, DTYPES[self.engine.precision])
+        if self.engine.layout == "nchw":
+            x_nchw = x_nchw.contiguous()
+        with self._arithmetic(x_nhwc.device.type):
+            logits_nk: torch.Tensor = self.model(x_nchw)
+        return logits_nk.float() if self.engine.precision == "bfloat16" else logits_nk
+
+    def _arithmetic(self, device: str) -> AbstractContextManager[object]:
+        if self.engine.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(device, torch.bfloat16)
+
+
+class Training:
+    """A network being trained: its optimiser, its place in the run, and this epoch's sums."""
+
+    def __init__(
+        self, model: nn.Module, batches: Batches, optimisation: Optimisation, engine: Engine, loss: Loss
+    ) -> None:
+        self.model = model
+        self.batches = batches
+        self.optimisation = optimisation
+        self.engine = engine
+        self.forward = Forward(model, batches.preprocess, engine)
+        self.loss = loss
+        self.optimizer = make_optimizer(model, optimisation)
+        self.step = 0
+        device = batches.pixels_nhwc.device
+        self.loss_sum = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        self.seen = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps in the whole run."""
+        return self.optimisation.epochs * len(self.batches)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to, from 0."""
+        return self.step // len(self.batches)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(self.optimisation.schedule, self.optimisation.rate, self.step, self.steps)
+
+    def run_epoch(self) -> Iterator[int]:
+        """Take the steps left in this epoch; yields the number of pictures after each."""
+        first = self.step % len(self.batches)
+        if first == 0:
+            self._start_sums()
+        self.model.train()
+        for x_nhwc, labels_n in self.batches.epoch(self.epoch, first):
+            self.take_step(x_nhwc, labels_n)
+            yield len(labels_n)
+
+    def take_step(self, x_nhwc: torch.Tensor, labels_n: torch.Tensor) -> None:
+        """Forward, backward, update."""
+        # Dropout's masks follow from seed and step, so that a resumed run draws what an unbroken one would have.
+        torch.manual_seed((self.batches.seed << 32) + self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        logits_nk = self.forward(x_nhwc)
+        loss = self.loss(logits_nk, labels_n)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        self.seen += len(labels_n)
+        self.loss_sum += loss.detach() * len(labels_n)
+        self.correct += (logits_nk.detach().argmax(1) == labels_n).sum()
+
+    def _start_sums(self) -> None:
+        self.loss_sum.zero_()
+        self.correct.zero_()
+        self.seen = 0
+
+    def sums(self) -> tuple[float, float]:
+        """Mean loss and accuracy over this epoch's training batches so far."""
+        return float(self.loss_sum) / max(1, self.seen), int(self.correct) / max(1, self.seen)

@@ -1,0 +1,104 @@
+"""What this machine offers a training run: device, cores, arithmetic."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pellucid.errors import UsageError
+from pellucid.recipe import Engine
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a recipe names; `auto` is CUDA where there is one, else the processor.
+
+    Raises UsageError for a device this machine or this build of torch does not have.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available[name]:
+        here = ", ".join(device for device, there in available.items() if there)
+        raise UsageError(f"--device {name}: torch {torch.__version__} finds none on this machine; it has: {here}")
+    return torch.device(name)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity, cut down to a container's quota.
+
+    A container with a quota of two still sees all cores of its host, and threads beyond the quota wait for each other.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def processor() -> str:
+    """The processor's name, as exactly as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def bfloat16_works(device: torch.device) -> bool:
+    """Whether a bfloat16 convolution, forwards and backwards, is right on this machine.
+
+    Releases of torch have had it wrong, or sixteen times slower, on some processors; the slowness is the probe's to
+    find, the error is found here: against float32, within 2 % of the largest value (bfloat16 keeps 8 bits).
+    """
+    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, 12, 12, generator=generator).to(device).to(memory_format=torch.channels_last)
+    w = (torch.randn(32, 16, 3, 3, generator=generator) / 12).to(device)
+    answers = []
+    for dtype in (torch.float32, torch.bfloat16):
+        x_leaf, w_leaf = x.clone().requires_grad_(), w.clone().requires_grad_()
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = torch.nn.functional.conv2d(x_leaf, w_leaf, padding=1)
+        y.float().square().sum().backward()
+        assert x_leaf.grad is not None
+        assert w_leaf.grad is not None
+        answers.append([y.detach().float(), x_leaf.grad, w_leaf.grad])
+    return all(
+        bool(torch.isfinite(low).all()) and bool((high - low).abs().max() <= 0.02 * high.abs().max())
+        for high, low in zip(*answers, strict=True)
+    )
+
+
+@contextmanager
+def computing(engine: Engine) -> Iterator[None]:
+    """Compute as a training run does: the engine's threads, no denormals, torch's random state restored afterwards.
+
+    A denormal operand slows a convolution tens of times, and training lets weights decay into them.
+    """
+    with threads(engine.threads), torch.random.fork_rng():
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads inside, and with as many as before outside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

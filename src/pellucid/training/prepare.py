@@ -1,0 +1,121 @@
+"""From a recipe to what is trained: which pictures, seen how, by which network. Nothing is decoded or written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from pellucid import nets
+from pellucid.data.preprocess import Preprocess
+from pellucid.data.source import Images, Source, Understanding, open_source, understood
+from pellucid.data.split import sample, stratified
+from pellucid.errors import DataError, UsageError
+from pellucid.recipe import Recipe, settle
+
+#: The side that photographs are brought to unless asked otherwise. Smaller pictures are kept as they are.
+PHOTOGRAPH = 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that is to be done, decided: the recipe holds no `None` and the network is known to fit."""
+
+    recipe: Recipe
+    source: Source
+    understanding: Understanding
+    preprocess: Preprocess
+    """Its mean and deviation are not known before the pictures are read."""
+    train: Images
+    val: Images
+    val_split_off: bool
+    """Whether val was split off the training pictures here."""
+
+
+def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
+    """Decide everything a recipe leaves open, by looking at the data.
+
+    `model` is a network of one's own. Raises DataError for data that cannot be trained on, and UsageError (with the
+    corrected line) for a network that does not fit the pictures.
+    """
+    if not recipe.data:
+        raise UsageError("DATA is missing: a folder of pictures, or a name such as digits, mnist or cifar10")
+    if recipe.net == "custom" and model is None:
+        raise UsageError("--net custom: this recipe trained a network of your own; give it to pellucid.train(net=...)")
+    source = open_source(recipe.data)
+    understanding = understood(source)
+    train, val, split_off = _splits(source, recipe)
+    channels, height, width = (None, None, None) if model is not None else nets.input_of(recipe.net)
+    if recipe.pictures.size is not None:
+        height = width = _agreed(recipe, height, width)
+    if height is None or width is None:
+        height = width = usual_size(understanding)
+    preprocess = Preprocess(
+        size=(height, width),
+        resize=recipe.pictures.resize or source.resize,
+        channels=channels or (1 if understanding.grey else 3),
+        mean=(0.0,) * (channels or (1 if understanding.grey else 3)),
+        std=(1.0,) * (channels or (1 if understanding.grey else 3)),
+    )
+    image = (preprocess.channels, height, width)
+    if model is not None:
+        nets.check(model, image, len(source.classes))
+    else:
+        nets.check(nets.build(recipe.net, len(source.classes), image), image, len(source.classes))
+    augment = recipe.pictures.augment
+    recipe = settle(
+        recipe,
+        data=recipe.data if source.kind == "named" else str(Path(recipe.data).absolute()),
+        size=height if height == width else None,
+        resize=preprocess.resize,
+        augment=(("flip", "shift") if source.flip else ("shift",)) if augment is None else augment,
+        lr=recipe.optimisation.rate,
+    )
+    return Task(recipe, source, understanding, preprocess, train, val, split_off)
+
+
+def usual_size(understanding: Understanding) -> int:
+    """The side a network is shown unless asked otherwise: the pictures' own where they are small.
+
+    The median of the shorter sides, brought down to 64 for photographs.
+    """
+    return max(1, min(PHOTOGRAPH, *understanding.median))
+
+
+def name_of(recipe: Recipe) -> str:
+    """A run's name: its data and its network."""
+    data = Path(recipe.data).stem or "data"
+    return f"{data}-{recipe.net if '->' not in recipe.net else 'net'}"
+
+
+def _agreed(recipe: Recipe, height: int | None, width: int | None) -> int:
+    size = recipe.pictures.size
+    assert size is not None
+    for fixed in (height, width):
+        if fixed is not None and fixed != size and "->" in recipe.net:
+            raise UsageError(
+                f"--size {size}: the network's INPUT fixes {width}×{height} pixels; leave --size away, or write INPUT "
+                "without a size"
+            )
+    return size
+
+
+def _splits(source: Source, recipe: Recipe) -> tuple[Images, Images, bool]:
+    if "train" not in source.splits:
+        raise DataError(f"{source.place}: has {', '.join(source.splits)} but no train pictures to learn from")
+    train, val = source.splits["train"], source.splits.get("val")
+    share, seed = recipe.pictures.sample, recipe.seed
+    if share < 1:
+        train = train.take(sample(train.labels, share, seed))
+        val = None if val is None else val.take(sample(val.labels, share, seed))
+    if val is not None:
+        return train, val, False
+    kept, held = stratified(train.labels, recipe.pictures.val, seed)
+    if not len(kept) or not len(held):
+        raise DataError(
+            f"{source.place}: {len(train)} pictures are too few to hold some out for validation; "
+            "add pictures (at least two of each class)"
+        )
+    return train.take(np.asarray(kept)), train.take(np.asarray(held)), True

@@ -1,0 +1,206 @@
+"""The engine measures before it runs: which layout, precision and number of threads make this step quickest here.
+
+Each candidate takes real steps of the real network on a real batch, the candidates in turn, so that a busy moment of
+the machine falls on all of them; the least time of each counts, and a later candidate must beat the best before it by
+10 %, so that noise does not choose. The choice touches the last bits of the result, so it is remembered for this
+processor, torch, network, batch and size, and written to the recipe.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pooch
+import torch
+from torch import nn
+
+from pellucid.data.batches import Batches
+from pellucid.errors import PellucidError
+from pellucid.files import read_json, write_json
+from pellucid.recipe import Engine, Recipe
+from pellucid.training.loop import Training, place
+from pellucid.training.losses import Loss
+from pellucid.training.machine import bfloat16_works, processor, threads, usable_cores
+
+#: What a later candidate must win by.
+MARGIN = 0.10
+#: Rounds through all candidates, and the seconds after which no further round is begun.
+ROUNDS, SECONDS = 5, 6.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A choice of engine, and the table it was chosen by."""
+
+    engine: Engine
+    table: tuple[dict[str, Any], ...]
+    """Rows of layout, precision, threads, milliseconds (the least of a step), chosen; in the order tried."""
+    remembered: bool
+    """Whether an earlier run's measurement was used."""
+
+
+def settled(engine: Engine) -> bool:
+    """Whether nothing is left to measure."""
+    return engine.precision != "auto" and engine.layout != "auto" and engine.threads > 0
+
+
+def candidates(engine: Engine, device: torch.device) -> list[Engine]:
+    """The engines to try, plainest first, with what the recipe pins left as it is."""
+    precisions = [engine.precision] if engine.precision != "auto" else ["float32", "bfloat16"]
+    if engine.precision == "auto" and not bfloat16_works(device):
+        precisions.remove("bfloat16")
+    layouts = [engine.layout] if engine.layout != "auto" else ["nchw", "nhwc"]
+    if engine.threads:
+        counts = [engine.threads]
+    elif device.type == "cpu":
+        cores = usable_cores()
+        counts = sorted({1, math.ceil(cores / 2), cores})
+    else:
+        counts = [1]
+    return [
+        dataclasses.replace(engine, precision=precision, layout=layout, threads=count)
+        for precision in precisions
+        for layout in layouts
+        for count in counts
+    ]
+
+
+def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, again: bool = False) -> Measured:
+    """The quickest engine for this network and batch on this machine, measured now or remembered.
+
+    The model, and the state of torch's generators, are as before afterwards. `again` measures although remembered.
+    """
+    device = batches.pixels_nhwc.device
+    if settled(recipe.engine):
+        return Measured(recipe.engine, (), remembered=False)
+    tried = candidates(recipe.engine, device)
+    if len(tried) == 1:
+        return Measured(tried[0], (), remembered=False)
+    key = _key(recipe, batches, tried)
+    known = None if again else _recall(key, tried)
+    if known is not None:
+        return known
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        milliseconds = _time(model, batches, recipe, loss, tried)
+    best = pick(milliseconds)
+    table = tuple(
+        {
+            "layout": engine.layout,
+            "precision": engine.precision,
+            "threads": engine.threads,
+            "milliseconds": round(ms, 3),
+            "chosen": i == best,
+        }
+        for i, (engine, ms) in enumerate(zip(tried, milliseconds, strict=True))
+    )
+    _remember(key, table)
+    return Measured(tried[best], table, remembered=False)
+
+
+def pick(milliseconds: list[float]) -> int:
+    """Which candidate wins: going down the list, one must be quicker than the best so far by the margin.
+
+    >>> pick([10.0, 9.5, 8.0, 7.9])
+    2
+    """
+    best = 0
+    for i, ms in enumerate(milliseconds):
+        if ms < milliseconds[best] * (1 - MARGIN):
+            best = i
+    return best
+
+
+def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine]) -> list[float]:
+    """The least milliseconds of a training step under each engine."""
+    device = batches.pixels_nhwc.device
+    least = [math.inf] * len(tried)
+    trainings: list[Training] = []
+    for engine in tried:
+        twin = place(copy.deepcopy(model), engine, device).train()
+        trainings.append(Training(twin, batches, recipe.optimisation, engine, loss))
+    begun = time.perf_counter()
+    for round_ in range(ROUNDS + 1):
+        for i, training in enumerate(trainings):
+            # The first round warms up, and shows which candidates are hopeless: those get no second try.
+            if round_ > 1 and least[i] > 2 * min(least):
+                continue
+            with threads(training.engine.threads):
+                took = _step(training, batches)
+            if round_ > 0:
+                least[i] = min(least[i], took)
+        if round_ > 0 and time.perf_counter() - begun > SECONDS:
+            break
+    return least
+
+
+def _step(training: Training, batches: Batches) -> float:
+    """Milliseconds of one step, drawing the batch included. A step of under 2 ms is repeated up to 5 ms and divided."""
+    training.step = 0
+    repeats, begun = 0, time.perf_counter()
+    while True:
+        x_nhwc, labels_n = next(batches.epoch(0))
+        training.take_step(x_nhwc, labels_n)
+        repeats += 1
+        if x_nhwc.device.type == "cuda":
+            torch.cuda.synchronize(x_nhwc.device)
+        took = (time.perf_counter() - begun) * 1e3
+        if took > 5 or repeats * 2 > took:
+            return took / repeats
+
+
+def cache_folder() -> Path:
+    """Where Pellucid keeps what it can find again: `PELLUCID_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("PELLUCID_CACHE") or pooch.os_cache("pellucid"))
+
+
+def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
+    """What a measurement holds for."""
+    device = batches.pixels_nhwc.device
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    facts = [
+        where,
+        usable_cores(),
+        torch.__version__,
+        recipe.net,
+        recipe.optimisation.optimizer,
+        recipe.optimisation.batch_size,
+        list(batches.pixels_nhwc.shape[1:]),
+        batches.augment,
+        [dataclasses.asdict(engine) for engine in tried],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _recall(key: str, tried: list[Engine]) -> Measured | None:
+    try:
+        table = read_json(cache_folder() / "engines.json")[key]
+        chosen = next(row for row in table if row["chosen"])
+        wanted = (chosen["layout"], chosen["precision"], chosen["threads"])
+        engine = next(e for e in tried if (e.layout, e.precision, e.threads) == wanted)
+    except (PellucidError, OSError, KeyError, TypeError, StopIteration):
+        # Nothing remembered, or a damaged memory: measuring again costs seconds and mends it.
+        return None
+    return Measured(engine, tuple(table), remembered=True)
+
+
+def _remember(key: str, table: tuple[dict[str, Any], ...]) -> None:
+    path = cache_folder() / "engines.json"
+    try:
+        known = read_json(path)
+    except (PellucidError, OSError):
+        known = {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**(known if isinstance(known, dict) else {}), key: list(table)})
+    except (PellucidError, OSError):
+        # A home that cannot be written to costs the next run its memory, not this one its life.
+        return

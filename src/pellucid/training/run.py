@@ -1,0 +1,364 @@
+"""A training run from recipe to run folder, told as a stream of events; whoever iterates decides what to show."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pellucid import nets
+from pellucid.bundle.folder import fill, tensors
+from pellucid.bundle.recogniser import Recogniser, infer
+from pellucid.data.batches import Batches
+from pellucid.data.load import Loaded
+from pellucid.data.load import load as load_pictures
+from pellucid.data.record import Row, read_record, write_record
+from pellucid.errors import DataError, PellucidError, UsageError
+from pellucid.files import (
+    append_line,
+    new_folder,
+    read_json,
+    read_lines,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from pellucid.recipe import Recipe, settle
+from pellucid.scores import evaluation
+from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
+from pellucid.training.interrupt import Interrupt
+from pellucid.training.leave import environment, leave
+from pellucid.training.loop import Training, place
+from pellucid.training.losses import Loss, make_loss
+from pellucid.training.machine import computing, pick_device
+from pellucid.training.prepare import Task, name_of, prepare
+from pellucid.training.probe import Measured, choose
+
+#: Seconds between two reports of progress.
+REPORT = 0.1
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What the data and the recipe were taken to mean; nothing has been read or written yet."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class Started:
+    """The pictures are read, the engine is chosen, the folder exists."""
+
+    folder: Path
+    recipe: Recipe
+    image: tuple[int, int, int]
+    """What the network is shown: channels, height, width."""
+    measured: Measured
+    model: nn.Module
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Some steps further."""
+
+    epoch: int
+    """From 1."""
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch is done: its line of `metrics.jsonl`, and whether its weights are the best so far."""
+
+    row: dict[str, Any]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or stopped) run, and the network it gave. Stands for its folder wherever a path is expected."""
+
+    folder: Path
+    recogniser: Recogniser
+    scores: dict[str, Any]
+    """The evaluation on val of the weights kept."""
+    epoch: int
+    """The epoch these weights are of."""
+    stopped: bool
+    """Whether it was interrupted; `train --resume` goes on."""
+    notes: tuple[str, ...]
+    """What a reader of the run folder should know, such as class names that could not be drawn."""
+
+    def __fspath__(self) -> str:
+        """The run folder."""
+        return str(self.folder)
+
+
+Event = Understood | Started | Progress | Epoch | Run
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    model: nn.Module | None = None,
+    loss: Loss | None = None,
+    measure: bool = False,
+) -> Iterator[Event]:
+    """Train by a recipe into a new run folder; the last event is the `Run`.
+
+    `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`. `model` and `loss` are one's own;
+    `measure` repeats the engine's measurement though one is remembered. SIGINT or SIGTERM stops after a step and saves.
+
+    Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
+    written before the data and the network are known to be good.
+    """
+    recipe = _named(recipe, model, loss)
+    out = None if out is None else _free(Path(out))
+    task = prepare(recipe, model)
+    yield Understood(task)
+    train, val = load_pictures(task.train, task.preprocess), load_pictures(task.val, task.preprocess)
+    task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
+    training, measured = _set_up(task, train, model, loss, measure)
+    recipe = settle(
+        task.recipe,
+        precision=training.engine.precision,
+        layout=training.engine.layout,
+        threads=training.engine.threads,
+        device=training.engine.device,
+    )
+    task = dataclasses.replace(task, recipe=recipe)
+    folder = new_folder(Path("runs"), name_of(recipe)) if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "environment.json", environment())
+    write_record(folder, _record(task, train, val))
+    left_out = tuple(str(bad) for bad in (*train.bad, *val.bad))
+    write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
+    yield Started(folder, recipe, _image(task), measured, training.model, left_out)
+    yield from _Session(folder, task, train, val, training).run()
+
+
+def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | None = None) -> Iterator[Event]:
+    """Go on with a run that was stopped, and end as if it had not been. A finished run is left as it is.
+
+    Raises DataError when the pictures are not those the run began with.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.json").is_file():
+        raise DataError(f"{folder}: no recipe.json here, so no run to go on with; give the folder that train made")
+    recipe = read_recipe(folder / "recipe.json")
+    task = prepare(recipe, model)
+    yield Understood(task)
+    train, val = load_pictures(task.train, task.preprocess), load_pictures(task.val, task.preprocess)
+    if _record(task, train, val) != read_record(folder):
+        raise DataError(
+            f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
+            "put them back, or train anew with --recipe"
+        )
+    task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
+    training, measured = _set_up(task, train, model, loss, measure=False)
+    session = _Session(folder, task, train, val, training)
+    session.go_on()
+    yield Started(folder, recipe, _image(task), measured, training.model, ())
+    yield from session.run()
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """A recipe from a file; a run's `recipe.json` carries its measurements beside it."""
+    values = read_json(Path(path))
+    if isinstance(values, dict):
+        values.pop("measured", None)
+    return Recipe.from_json(values, str(path))
+
+
+def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe:
+    """A recipe that says so where the network or the loss is one's own."""
+    if model is not None:
+        recipe = settle(recipe, net="custom")
+    if loss is not None:
+        recipe = settle(recipe, loss="custom", label_smoothing=0.0)
+    elif recipe.optimisation.loss == "custom":
+        raise UsageError("--loss custom: this recipe used a loss of your own; give it to pellucid.train(loss=...)")
+    return recipe
+
+
+def _free(out: Path) -> Path:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: is there already, and a run never overwrites anything; choose another folder")
+    return out
+
+
+def _set_up(
+    task: Task, train: Loaded, model: nn.Module | None, loss: Loss | None, measure: bool
+) -> tuple[Training, Measured]:
+    """The network in training, on its device, in the engine that is quickest here."""
+    recipe, classes = task.recipe, len(task.source.classes)
+    device = pick_device(recipe.engine.device)
+    recipe = settle(recipe, device=device.type)
+    batches = Batches(
+        torch.from_numpy(train.pixels).to(device),
+        torch.from_numpy(train.labels).to(device),
+        task.preprocess,
+        tuple(recipe.pictures.augment or ()),
+        recipe.optimisation.batch_size,
+        recipe.seed,
+    )
+    if model is None:
+        model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
+    loss = loss or make_loss(recipe.optimisation)
+    measured = choose(model.to(device), batches, recipe, loss, again=measure)
+    engine = measured.engine
+    return Training(place(model, engine, device), batches, recipe.optimisation, engine, loss), measured
+
+
+def _image(task: Task) -> tuple[int, int, int]:
+    return (task.preprocess.channels, *task.preprocess.size)
+
+
+def _record(task: Task, train: Loaded, val: Loaded) -> list[Row]:
+    return [
+        Row(name, task.source.classes[label], split, digest)
+        for split, loaded in (("train", train), ("val", val))
+        for name, label, digest in zip(loaded.names, loaded.labels.tolist(), loaded.raw_digests, strict=True)
+    ]
+
+
+class _Session:
+    """One run on its way: where it writes, what it trains, and what has been best so far."""
+
+    def __init__(self, folder: Path, task: Task, train: Loaded, val: Loaded, training: Training) -> None:
+        self.folder, self.task, self.train, self.val, self.training = folder, task, train, val, training
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.seconds = 0.0
+
+    def go_on(self) -> None:
+        """Take up the last checkpoint, if there is one."""
+        facts = load_checkpoint(self.folder, self.training)
+        metrics = self.folder / "metrics.jsonl"
+        if facts is not None:
+            self.best, self.seconds = facts["best"], facts["seconds"]
+            # A line written after the checkpoint will be written again.
+            self.history = [row for row in read_lines(metrics) if row["step"] <= self.training.step]
+        if metrics.exists():
+            write_text(metrics, "")
+            for row in self.history:
+                append_line(metrics, row)
+
+    def run(self) -> Iterator[Event]:
+        """Train to the end, or to an interrupt; then leave the run folder complete."""
+        with Interrupt() as interrupt, computing(self.training.engine):
+            while self.training.step < self.training.steps and not interrupt.asked:
+                yield from self._epoch(interrupt)
+            stopped = self.training.step < self.training.steps
+            yield self._finish(stopped=stopped)
+
+    def _epoch(self, interrupt: Interrupt) -> Iterator[Event]:
+        training, begun, reported, images = self.training, time.perf_counter(), 0.0, 0
+        epoch, rate = training.epoch + 1, training.rate
+        for count in training.run_epoch():
+            images += count
+            elapsed = time.perf_counter() - begun
+            if elapsed - reported >= REPORT:
+                reported = elapsed
+                yield self._progress(epoch, images / elapsed)
+            if interrupt.asked:
+                break
+            rate = training.rate
+        speed = images / (time.perf_counter() - begun)
+        self._refuse_nonsense(epoch)
+        row = None
+        if training.epoch + 1 > epoch:
+            row = {**self._scores(epoch), "lr": rate, "seconds": 0.0, "images_per_second": round(speed, 1)}
+        self.seconds += time.perf_counter() - begun
+        if row is None:
+            # Interrupted inside the epoch: its line is written when it is whole.
+            self._save()
+            return
+        row["seconds"] = round(self.seconds, 3)
+        best = self._keep_if_best(row)
+        self.history.append(row)
+        append_line(self.folder / "metrics.jsonl", row)
+        self._save()
+        yield Epoch(row, best)
+
+    def _progress(self, epoch: int, speed: float) -> Progress:
+        training = self.training
+        self._refuse_nonsense(epoch)
+        images_left = (training.steps - training.step) * len(training.batches.labels_n) / len(training.batches)
+        loss, accuracy = training.sums()
+        return Progress(epoch, training.step, training.steps, loss, accuracy, speed, images_left / speed)
+
+    def _refuse_nonsense(self, epoch: int) -> None:
+        if not math.isfinite(self.training.sums()[0]):
+            peak = self.training.optimisation.rate
+            raise PellucidError(
+                f"the loss is no longer a number (epoch {epoch}, step {self.training.step}): the learning rate "
+                f"{peak:g} is too high for this network; try --lr {peak / 10:g}"
+            )
+
+    def _scores(self, epoch: int) -> dict[str, Any]:
+        """The epoch's own part of its line in `metrics.jsonl`."""
+        logits_nk = infer(self.training.model, self.task.preprocess, self.val.pixels)
+        scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
+        loss, accuracy = self.training.sums()
+        return {
+            "epoch": epoch,
+            "step": self.training.step,
+            "loss": loss,
+            "accuracy": accuracy,
+            "val_loss": self._val_loss(logits_nk),
+            "val_accuracy": scores["accuracy"],
+            "val_auc": scores["auc"],
+        }
+
+    def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
+        """The loss that training makes small, on val; its own, so that the two curves can be compared."""
+        device = self.training.batches.pixels_nhwc.device
+        logits = torch.from_numpy(logits_nk).to(device, next(self.training.model.parameters()).dtype)
+        with torch.no_grad():
+            return float(self.training.loss(logits, torch.from_numpy(self.val.labels).to(device)))
+
+    def _keep_if_best(self, row: dict[str, Any]) -> bool:
+        rank = (row["val_accuracy"], -row["val_loss"])
+        if self.best is not None and rank <= (self.best["val_accuracy"], -self.best["val_loss"]):
+            return False
+        self.best = {key: row[key] for key in ("epoch", "val_accuracy", "val_loss")}
+        self._write_best()
+        return True
+
+    def _write_best(self) -> None:
+        write_tensors(self.folder / "checkpoints" / BEST, tensors(self.training.model), {"format": "pt"})
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder, self.training, {"best": self.best, "seconds": self.seconds})
+
+    def _finish(self, *, stopped: bool) -> Run:
+        """The weights that were best on val, evaluated once more, and everything of the run folder that shows them."""
+        epoch = self.training.epoch if self.best is None else self.best["epoch"]
+        if self.best is None:
+            self._write_best()
+        model = copy.deepcopy(self.training.model).to("cpu", memory_format=torch.channels_last)
+        fill(model, read_tensors(self.folder / "checkpoints" / BEST), self.folder / "checkpoints" / BEST)
+        recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
+        logits_nk = infer(model, self.task.preprocess, self.val.pixels)
+        scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
+        notes = leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch)
+        return Run(self.folder, recogniser, scores, epoch, stopped, notes)
