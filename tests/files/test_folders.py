@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid.errors import PellucidError
+from pellucid.files import make_folder, new_folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_counts_up_and_overwrites_nothing(tmp_path: Path) -> None:
+    first = new_folder(tmp_path / "runs", "digits-lenet5")
+    assert first == tmp_path / "runs" / "digits-lenet5-1"
+    (first / "recipe.json").write_text("{}")
+    assert new_folder(tmp_path / "runs", "digits-lenet5").name == "digits-lenet5-2"
+    (tmp_path / "runs" / "digits-lenet5-3").write_text("a file")
+    (tmp_path / "runs" / "digits-lenet5-4").symlink_to(tmp_path / "nowhere")
+    assert new_folder(tmp_path / "runs", "digits-lenet5").name == "digits-lenet5-5"
+    (tmp_path / "runs" / "digits-lenet5-2").rmdir()
+    assert new_folder(tmp_path / "runs", "digits-lenet5").name == "digits-lenet5-2"
+    assert names(first) == {"recipe.json"}
+
+
+def test_many_at_once_get_one_each(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: new_folder(tmp_path, "run"), range(40)))
+    assert {folder.name for folder in folders} == {f"run-{n}" for n in range(1, 41)}
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("Flower photos/2024", "Flower-photos-2024-1"),
+        ("花卉", "花卉-1"),
+        ("cafe\u0301", "café-1"),
+        ("हिन्दी", "हिन्दी-1"),
+        ("..", "run-1"),
+        ("../../etc", "etc-1"),
+        (".hidden", "hidden-1"),
+        ("a\0b\nc\x1bd", "a-b-c-d-1"),
+        ("C:\\x", "C-x-1"),
+        ("😀", "run-1"),
+        ("\udce9t", "t-1"),
+        ("", "run-1"),
+        ("INPUT -> [[CONV(32)]*2 -> POOL]*2", "INPUT-CONV-32-2-POOL-2-1"),
+        ("cifar10-quick_v1.2", "cifar10-quick_v1.2-1"),
+    ],
+)
+def test_stems_are_tamed(tmp_path: Path, stem: str, name: str) -> None:
+    assert new_folder(tmp_path, stem) == tmp_path / name
+
+
+@settings(max_examples=200, deadline=None)
+@given(stem=st.text(st.characters(), max_size=400))
+def test_any_stem_stays_inside(tmp_path_factory: pytest.TempPathFactory, stem: str) -> None:
+    parent = tmp_path_factory.getbasetemp() / "any"
+    folder = new_folder(parent, stem)
+    assert folder.parent == parent
+    assert folder.is_dir()
+    assert not folder.name.startswith((".", "-"))
+    assert len(folder.name.encode()) <= 110
+    assert folder.name.isprintable()
+
+
+def test_make_folder(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PellucidError, match="something else stands there"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(PellucidError, match="is a file, not a folder"):
+        new_folder(tmp_path / "file" / "below", "run")
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", full)
+        with pytest.raises(PellucidError, match=r"run-1: no space left on the disk that holds .*choose another --out"):
+            new_folder(tmp_path, "run")
+        with pytest.raises(PellucidError, match="no space left"):
+            make_folder(tmp_path / "new")
+    assert names(tmp_path) == set()
