@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pellucid.data.batches import Batches, cuts, order
+from pellucid.data.preprocess import Preprocess
+
+
+@given(st.integers(1, 2000), st.integers(1, 300))
+def test_cuts_cover_every_picture_once_in_full_batches(n: int, batch_size: int) -> None:
+    slices = cuts(n, batch_size)
+    assert [i for cut in slices for i in range(n)[cut]] == list(range(n))
+    sizes = [cut.stop - cut.start for cut in slices]
+    assert all(size == batch_size for size in sizes[:-1])
+    assert 1 <= sizes[-1] <= batch_size + 1
+    if batch_size > 1 and n > 1:
+        assert min(sizes) > 1
+
+
+def test_an_epoch_is_a_permutation_of_its_own() -> None:
+    first, second = order(0, 0, 100), order(0, 1, 100)
+    assert sorted(first) == list(range(100))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, order(0, 0, 100))
+    assert not np.array_equal(first, order(1, 0, 100))
+
+
+def batches(n: int = 10) -> Batches:
+    pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).repeat(1, 2, 2, 1)
+    preprocess = Preprocess(size=(2, 2), resize="crop", channels=1, mean=(0.0,), std=(1.0,))
+    return Batches(pixels, torch.arange(n), preprocess, ("flip", "shift"), batch_size=4, seed=0)
+
+
+def test_a_picture_keeps_its_label() -> None:
+    for x_nhwc, labels_n in batches().epoch(0):
+        assert torch.equal(x_nhwc[:, 0, 0, 0].long(), labels_n)
+
+
+def test_an_epoch_taken_up_in_the_middle_goes_on_as_it_would_have() -> None:
+    whole = list(batches().epoch(2))
+    assert len(whole) == len(batches()) == 3
+    for (x, y), (x_again, y_again) in zip(whole[1:], batches().epoch(2, first=1), strict=True):
+        assert torch.equal(x, x_again)
+        assert torch.equal(y, y_again)

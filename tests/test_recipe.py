@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pellucid.errors import UsageError
+from pellucid.recipe import LEARNING_RATES, PRESETS, Optimizer, Recipe, settle
+
+recipes = st.builds(
+    lambda changes: settle(Recipe(data="x"), **changes),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "epochs": st.integers(1, 1000),
+            "batch_size": st.integers(1, 4096),
+            "lr": st.none() | st.floats(1e-6, 10),
+            "optimizer": st.sampled_from(get_args(Optimizer)),
+            "size": st.none() | st.integers(1, 512),
+            "augment": st.none() | st.lists(st.sampled_from(["flip", "shift"]), unique=True),
+            "sample": st.floats(0.001, 1),
+            "seed": st.integers(0, 2**32 - 1),
+            "precision": st.sampled_from(["auto", "float32", "bfloat16", "float64"]),
+        },
+    ),
+)
+
+
+@given(recipes)
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_settings_are_flat_and_no_two_share_a_name() -> None:
+    names = [
+        inner.name
+        for outer in dataclasses.fields(Recipe)
+        for inner in (
+            dataclasses.fields(outer.default_factory())  # type: ignore[arg-type]
+            if outer.default_factory is not dataclasses.MISSING
+            else [outer]
+        )
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"lr": -1.0}, "--lr -1: a learning rate is above 0; a usual one for nesterov is 0.05"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"optimizer": "adma"}, "did you mean 'adam'?"),
+        ({"epochs": 0}, "--epochs 0: expected a whole number from 1"),
+        ({"epochs": 1.5}, "epochs: expected int, found 1.5"),
+        ({"epochs": True}, "epochs: expected int, found True"),
+        ({"batch_size": -4}, "--batch-size -4"),
+        ({"sample": 0.0}, "--sample 0: expected a number above 0 and up to 1"),
+        ({"val": 1.0}, "--val 1: expected a number above 0 and below 1"),
+        ({"size": 0}, "--size 0"),
+        ({"net": "lenet"}, "did you mean 'lenet5'?"),
+        ({"siz": 3}, "'siz' is no setting of a recipe: did you mean 'size'?"),
+        ({"loss": "mse", "label_smoothing": 0.1}, "--label-smoothing goes with --loss cross-entropy"),
+        ({"augment": ["flipp"]}, "did you mean 'flip'?"),
+        ({"seed": -1}, "--seed -1"),
+        ({"threads": -1}, "--threads -1"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle(Recipe(), **settings)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([], "expected an object"),
+        ({"optimisation": 3}, "expected an object"),
+        ({"nett": "quick"}, "'nett' is no setting here: did you mean 'net'?"),
+        ({"optimisation": {"epoch": 3}}, "did you mean 'epochs'?"),
+    ],
+)
+def test_a_recipe_file_that_makes_no_sense_is_refused(values: object, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Recipe.from_json(values, "my.json")
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith("my.json")
+
+
+def test_every_optimiser_has_a_usual_rate() -> None:
+    assert set(LEARNING_RATES) == set(get_args(Optimizer))
+
+
+def test_the_keras_preset_is_the_keras_example() -> None:
+    recipe = PRESETS["keras-cifar"].optimisation
+    assert (recipe.optimizer, recipe.batch_size, recipe.epochs, recipe.rate) == ("rmsprop", 32, 5, 0.001)
+    assert (recipe.schedule, recipe.weight_decay) == ("constant", 0.0)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import itertools
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from pellucid.recipe import Optimisation, Optimizer, Schedule
+from pellucid.training.optimise import learning_rate, make_optimizer
+
+STEPS = 100
+
+
+def rates(schedule: Schedule) -> list[float]:
+    return [learning_rate(schedule, 2.0, step, STEPS) for step in range(STEPS)]
+
+
+def test_constant() -> None:
+    assert set(rates("constant")) == {2.0}
+
+
+def test_step_halves_at_each_fifth() -> None:
+    assert [rates("step")[i] for i in (0, 19, 20, 40, 99)] == [2.0, 2.0, 1.0, 0.5, 0.125]
+
+
+def test_exponential_falls_to_a_hundredth_by_equal_factors() -> None:
+    values = [*rates("exponential"), learning_rate("exponential", 2.0, STEPS, STEPS)]
+    ratios = [b / a for a, b in itertools.pairwise(values)]
+    assert max(ratios) - min(ratios) < 1e-12
+    assert values[-1] == pytest.approx(0.02)
+
+
+def test_cosine_equals_torch() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for value in rates("cosine"):
+        assert value == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_onecycle_climbs_to_its_peak_and_falls_to_zero() -> None:
+    values = [*rates("onecycle"), learning_rate("onecycle", 2.0, STEPS, STEPS)]
+    top = values.index(max(values))
+    assert values[0] == pytest.approx(0.4)
+    assert (top, values[top]) == (20, pytest.approx(2.0))
+    assert values == sorted(values[:top]) + sorted(values[top:], reverse=True)
+    assert values[-1] == 0
+    assert min(values[:-1]) > 0
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_a_run_of_one_step_learns(schedule: Schedule) -> None:
+    assert 0 < learning_rate(schedule, 1.0, 0, 1) <= 1.0
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_weight_decay_pulls_on_matrices_only(name: Optimizer) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    optimizer = make_optimizer(model, Optimisation(optimizer=name, weight_decay=0.1, lr=0.01))
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decays) == len(list(model.parameters()))
+    assert all(decays[id(p)] == (0.1 if p.ndim > 1 else 0.0) for p in model.parameters())
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    optimizer = make_optimizer(model, Optimisation())
+    assert [p for group in optimizer.param_groups for p in group["params"]] == [model.weight]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        # By hand, gradient 1 twice, rate 0.1, momentum 0.9: v = 1, then 1.9; Nesterov looks ahead, g + 0.9 v.
+        ("sgd", -0.1, -0.2),
+        ("momentum", -0.1, -0.29),
+        ("nesterov", -0.19, -0.461),
+        ("adagrad", -0.1, -0.1 - 0.1 / math.sqrt(2)),
+        ("adam", -0.1, -0.2),
+        ("adamw", -0.1, -0.2),
+        ("rmsprop", -0.1 / math.sqrt(0.1), -0.1 / math.sqrt(0.1) - 0.1 / math.sqrt(0.19)),
+    ],
+)
+def test_two_steps_by_hand(name: Optimizer, first: float, second: float) -> None:
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    optimizer = make_optimizer(model, Optimisation(optimizer=name, lr=0.1, weight_decay=0.0))
+    for expected in (first, second):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        assert model.weight.item() == pytest.approx(expected, rel=1e-6)

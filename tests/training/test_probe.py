@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import copy
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pellucid import nets
+from pellucid.data.batches import Batches
+from pellucid.data.preprocess import Preprocess
+from pellucid.recipe import Engine, Recipe, settle
+from pellucid.training import probe
+from pellucid.training.loop import Training
+from pellucid.training.losses import make_loss
+
+CPU = torch.device("cpu")
+
+
+def scene() -> tuple[torch.nn.Module, Batches, Recipe]:
+    recipe = settle(Recipe(data="x"), net="lenet5", batch_size=8)
+    pixels = torch.zeros((16, 32, 32, 1), dtype=torch.uint8)
+    preprocess = Preprocess(size=(32, 32), resize="crop", channels=1, mean=(0.5,), std=(0.5,))
+    model = nets.build("lenet5", 10, (1, 32, 32), seed=0)
+    return model, Batches(pixels, torch.zeros(16, dtype=torch.int64), preprocess, (), 8, 0), recipe
+
+
+def choose(again: bool = False, **pins: object) -> probe.Measured:
+    model, batches, recipe = scene()
+    return probe.choose(model, batches, settle(recipe, **pins), make_loss(recipe.optimisation), again=again)
+
+
+def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine made slow on purpose must lose, whatever this machine thinks of the others."""
+    step = Training.take_step
+
+    def slowed(self: Training, x: torch.Tensor, labels: torch.Tensor) -> None:
+        if self.engine.layout != "nhwc":
+            time.sleep(0.03)
+        step(self, x, labels)
+
+    monkeypatch.setattr(Training, "take_step", slowed)
+    measured = choose(precision="float32", threads=1)
+    assert measured.engine.layout == "nhwc"
+    assert [row["layout"] for row in measured.table if row["chosen"]] == ["nhwc"]
+
+
+def test_the_plain_engine_stands_unless_beaten_by_a_tenth() -> None:
+    assert probe.pick([10.0, 9.1, 9.05]) == 0
+    assert probe.pick([10.0, 8.9, 8.1]) == 1
+    assert probe.pick([10.0, 12.0, 8.0, 7.0]) == 3
+
+
+def test_model_and_random_state_are_untouched() -> None:
+    model, batches, recipe = scene()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    probe.choose(model, batches, recipe, make_loss(recipe.optimisation))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_measurement_is_remembered_and_repeated_on_request(own_cache: Path) -> None:
+    first = choose()
+    second = choose()
+    assert not first.remembered
+    assert second.remembered
+    assert (second.engine, second.table) == (first.engine, first.table)
+    assert not choose(again=True).remembered
+    # What was measured for one batch holds for no other.
+    assert not choose(batch_size=4).remembered
+    assert len(json.loads((own_cache / "engines.json").read_text("utf-8"))) == 2
+
+
+def test_a_damaged_memory_is_measured_anew(own_cache: Path) -> None:
+    choose()
+    (own_cache / "engines.json").write_text("{", encoding="utf-8")
+    assert not choose().remembered
+    assert choose().remembered
+
+
+def test_a_memory_that_cannot_be_written_costs_nothing(own_cache: Path) -> None:
+    own_cache.write_text("a file where the folder should be", encoding="utf-8")
+    assert not choose().remembered
+
+
+def test_what_is_pinned_is_not_measured() -> None:
+    assert choose(precision="float64", layout="nchw", threads=1).table == ()
+    measured = choose(precision="float32", layout="nhwc")
+    assert {(row["precision"], row["layout"]) for row in measured.table} <= {("float32", "nhwc")}
+
+
+def test_bfloat16_is_a_candidate_only_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "bfloat16_works", lambda _: False)
+    assert {e.precision for e in probe.candidates(Engine(), CPU)} == {"float32"}
+    monkeypatch.setattr(probe, "bfloat16_works", lambda _: True)
+    assert {e.precision for e in probe.candidates(Engine(), CPU)} == {"float32", "bfloat16"}
+
+
+def test_the_plainest_engine_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "usable_cores", lambda: 8)
+    first = probe.candidates(Engine(), CPU)[0]
+    assert (first.precision, first.layout, first.threads) == ("float32", "nchw", 1)
+    assert {e.threads for e in probe.candidates(Engine(), CPU)} == {1, 4, 8}
