@@ -1,0 +1,313 @@
+"""From the bytes of a picture file to uint8 RGB: the one decoding policy, whoever asks.
+
+- Formats: JPEG, PNG, BMP, WebP, GIF, TIFF and PPM (PGM, PBM). Nothing else is opened, whatever a file is called.
+- EXIF: a picture that says it lies on its side is stood up.
+- Transparency is laid on white. Palettes, CMYK and the rest become RGB as Pillow converts them.
+- More than 8 bits of grey are scaled by their range, never clipped: 16 bits by 1/257, the 12 bits of a 12-bit TIFF by
+  255/4095. Where the range is not written down (32-bit whole numbers, floating point) it is the least of 0…1 (floating
+  point only), 0…255 and 0…65535 that holds every value, else that of the values. What is not finite is black. Colour of
+  16 bits a channel comes as Pillow gives it: the upper 8.
+- Of an animation or several pages, the first.
+- More than 100 million pixels are refused when the header says so, before anything is decoded.
+- A file that ends early is refused. No grey half is ever made up, even where Pillow has been told to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from pellucid.errors import DataError
+
+#: The format families that are opened, as Pillow names them.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+
+#: The endings under which a folder's pictures are looked for, in lower case.
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+
+#: The largest picture that is decoded, in pixels.
+MAX_PIXELS = 100_000_000
+
+Kind = Literal["unreadable", "truncated", "empty", "not-an-image", "too-large"]
+
+_ORIENTATION = 0x0112
+
+#: EXIF's orientations, and what undoes each.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+#: Modes of one channel with more than 8 bits.
+_WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+#: How files begin that people take for pictures of a kind read here.
+_STRANGERS = {
+    b"%PDF": "it is a PDF",
+    b"PK\x03\x04": "it is a ZIP archive",
+    b"<svg": "it is an SVG drawing",
+    b"<?xml": "it is XML, perhaps an SVG drawing",
+    b"<!DOCTYPE": "it is a web page, perhaps a failed download",
+    b"<html": "it is a web page, perhaps a failed download",
+}
+
+
+class BadImage(DataError):  # noqa: N818 - it names a picture, and reads so where it is kept in lists
+    """One picture that cannot be used, and why; the others are not touched by it."""
+
+    def __init__(self, kind: Kind, name: str, detail: str) -> None:
+        # All three to the base class, or the error could not cross from one process to another.
+        super().__init__(kind, name, detail)
+        self.kind: Kind = kind
+        self.name = name
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a picture's header says: its size in pixels as seen (EXIF applied), and whether it has one channel only."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+class _PillowStrict:
+    """Pillow's process-wide switches as this policy needs them, for as long as any thread decodes.
+
+    Its warnings are about files that are then decoded or refused here, so they are silenced; its option to fill up
+    truncated pictures is off. `warnings.catch_warnings` alone does not do: two threads that leave it in another order
+    than they entered would leave the silence behind. Hence the count: the first in saves, the last out restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._warnings = warnings.catch_warnings()
+        self._lenient = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._lenient
+                self._warnings.__exit__(None, None, None)
+
+
+_STRICT = _PillowStrict()
+
+
+def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.uint8]:
+    """The picture in a file's bytes, H×W×3 RGB; `name` is what errors call it.
+
+    With `at_least`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (from fewer coefficients of its cosine
+    transform, so much sooner), as long as its shorter side keeps that many pixels.
+
+    Raises BadImage.
+    """
+    if not raw:
+        raise BadImage("empty", name, "the file is empty (0 bytes): copy it again, or take it away")
+    with _STRICT:
+        try:
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+                _refuse_giant(image, name)
+                if at_least is not None:
+                    image.draft(None, (at_least, at_least))
+                image.load()
+                if image.format in {"JPEG", "MPO"}:
+                    _refuse_endless(raw, name)
+                return _rgb(_upright(image))
+        except (BadImage, MemoryError):
+            raise
+        except Exception as error:
+            # Pillow's readers raise nearly anything over a damaged file.
+            raise _refusal(error, raw, name) from error
+
+
+def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
+    """The size and kind of the picture in a file, without decoding it.
+
+    Raises BadImage, with `name` (else the path) in its message.
+    """
+    path = Path(path)
+    name = str(path) if name is None else name
+    with _STRICT:
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                _refuse_giant(image, name)
+                width, height = image.size
+                # A TIFF's size is given as seen already; a PNG whose EXIF follows the pixels would have to be decoded.
+                if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
+                    width, height = (height, width) if _orientation(image) >= 5 else (width, height)
+                return Header(width, height, _is_grey(image))
+        except (BadImage, MemoryError):
+            raise
+        except Exception as error:
+            raise _refusal(error, _beginning(path, error, name), name) from error
+
+
+def unreadable(error: OSError, name: str) -> BadImage:
+    """The refusal of a file that the system does not hand over."""
+    why = error.strerror or type(error).__name__
+    return BadImage("unreadable", name, f"cannot be read ({why}): mend its place or its permissions, or take it away")
+
+
+def _refuse_giant(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(
+            "too-large",
+            name,
+            f"{width:,}×{height:,} pixels are more than the {MAX_PIXELS:,} that are decoded: scale it down first",
+        )
+
+
+def _cut_off(name: str) -> BadImage:
+    return BadImage("truncated", name, "the file ends before its picture does: copy it again, or take it away")
+
+
+def _refusal(error: Exception, raw: bytes, name: str) -> BadImage:
+    """What is raised in place of `error`, which came up over these bytes (for a header, the first of them)."""
+    if isinstance(error, Image.DecompressionBombError):
+        detail = f"it says it has more pixels than the {MAX_PIXELS:,} that are decoded: scale it down first"
+        return BadImage("too-large", name, detail)
+    if isinstance(error, UnidentifiedImageError):
+        if _ends_early(raw):
+            return _cut_off(name)
+        what = next((what for start, what in _STRANGERS.items() if raw.lstrip().startswith(start)), "")
+        if not what and raw[4:8] == b"ftyp":
+            what = "it is HEIC, AVIF or a film"
+        detail = f"it is no picture of a kind that is read ({what or 'JPEG, PNG, BMP, WebP, GIF, TIFF, PPM'})"
+        return BadImage("not-an-image", name, f"{detail}: save it as JPEG or PNG, or take it away")
+    if "truncated" in str(error).lower() or isinstance(error, EOFError) or _ends_early(raw):
+        return _cut_off(name)
+    detail = f"it cannot be decoded ({type(error).__name__}: {error!s:.100}): save it again as JPEG or PNG"
+    return BadImage("unreadable", name, f"{detail}, or take it away")
+
+
+def _beginning(path: Path, error: Exception, name: str) -> bytes:
+    """The first bytes of a file whose header was refused. Raises BadImage when it is empty or not handed over."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise unreadable(error, name) from error
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as closed:
+        raise unreadable(closed, name) from closed
+    if not start:
+        raise BadImage("empty", name, "the file is empty (0 bytes): copy it again, or take it away") from error
+    return start
+
+
+def _ends_early(raw: bytes) -> bool:
+    """Whether a file that could not be read ends before the place that its own first bytes point to."""
+    if raw.startswith(b"\xff\xd8\xff"):
+        return raw.find(b"\xff\xd9") < 0
+    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+        return raw.find(b"IEND") < 0
+    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
+        return len(raw) < 8 + int.from_bytes(raw[4:8], "little")
+    if raw[:4] in {b"II*\x00", b"MM\x00*"}:
+        return len(raw) <= int.from_bytes(raw[4:8], "little" if raw[:1] == b"I" else "big")
+    return raw[:6] in {b"GIF87a", b"GIF89a"} and not raw.endswith(b";")
+
+
+def _refuse_endless(raw: bytes, name: str) -> None:
+    """Refuse a JPEG without an end marker after the beginning of its scan.
+
+    An interrupted copy is often filled up with zeros, which the decoder takes for pixels.
+    """
+    at = 2
+    while at + 4 <= len(raw) and raw[at] == 0xFF:
+        if raw[at + 1] == 0xDA:
+            if raw.find(b"\xff\xd9", at) < 0:
+                raise _cut_off(name)
+            return
+        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - a damaged EXIF block says nothing, and takes nothing from the picture
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode == "P":
+        palette = image.getpalette("RGB") or []
+        return palette[0::3] == palette[1::3] == palette[2::3]
+    return image.mode in {"1", "L", "LA", "La", *_WIDE}
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode in _WIDE:
+        return np.repeat(_eight_bits(image)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    # A copy: what Pillow lends is read-only, which torch warns of.
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """A grey picture of more than 8 bits, scaled to 8 (the module's docstring has the rules)."""
+    values = np.asarray(image).astype(np.float64)
+    tags: Any = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        bits = tags.get(258, (16,))
+        low, high = 0.0, 2.0 ** (bits[0] if isinstance(bits, tuple) else bits) - 1
+    elif image.format == "PPM" and image.mode == "I":
+        low, high = 0.0, 65535.0
+    else:
+        low, high = _range(values, image.mode)
+    grey = np.nan_to_num((values - low) * (255 / (high - low)), nan=0.0, posinf=0.0, neginf=0.0)
+    if tags.get(262) == 0:  # white is zero
+        grey = 255 - grey
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 255
+    eight: NDArray[np.uint8] = np.floor(np.clip(grey, 0, 255) + 0.5).astype(np.uint8)
+    return eight
+
+
+def _range(values: NDArray[np.float64], mode: str) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    for top in (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0):
+        if low >= 0 and high <= top:
+            return 0.0, top
+    return low, high if high > low else low + 1

@@ -1,0 +1,273 @@
+"""What is done to every picture before a network sees it: one object for training, evaluation, prediction and export.
+
+Two steps. `Preprocess.pixels` (or `fit`, from decoded pixels) makes a uint8 picture of the network's size and number of
+channels; `Preprocess.normalise` makes numbers of it. In a bundle the object is `preprocessor_config.json`, in Hugging
+Face's keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pellucid.data.decode import decode
+from pellucid.errors import DataError, did_you_mean
+
+Resize = Literal["crop", "stretch", "pad"]
+
+#: The largest side a network is shown.
+MAX_SIDE = 4096
+
+#: The least standard deviation that is divided by: one grey level.
+LEAST_STD = 1 / 255
+
+# Pillow's number for it, which is also the number Hugging Face writes down.
+_BILINEAR = int(Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How a picture becomes a network's input."""
+
+    size: tuple[int, int]
+    """Height and width of the input, in pixels."""
+    resize: Resize
+    """`crop`: scale until the picture just covers the size, and keep the middle. `stretch`: scale both sides to it.
+    `pad`: scale down if need be, never up, and centre on black (as LeCun's 28×28 digits stand in 32×32)."""
+    channels: Literal[1, 3]
+    """1: grey (ITU-R 601 luma of a colour picture). 3: RGB (a grey picture repeated)."""
+    mean: tuple[float, ...]
+    """One number a channel, taken off after scaling to 0…1."""
+    std: tuple[float, ...]
+    """One number a channel, divided by after that."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, with a DataError."""
+        sides: tuple[int, ...] = self.size
+        if len(sides) != 2 or not all(_is_whole(side) and 1 <= side <= MAX_SIDE for side in sides):
+            raise DataError(f"preprocessing: size {self.size}: expected height and width from 1 to {MAX_SIDE}")
+        if self.resize not in get_args(Resize):
+            raise DataError(
+                f"preprocessing: resize {self.resize!r}: {did_you_mean(str(self.resize), get_args(Resize))}"
+            )
+        if not _is_whole(self.channels) or self.channels not in {1, 3}:
+            raise DataError(f"preprocessing: channels {self.channels!r}: expected 1 (grey) or 3 (RGB)")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels or not all(math.isfinite(value) for value in values):
+                raise DataError(
+                    f"preprocessing: {name} {values}: expected {self.channels} finite numbers, one a channel"
+                )
+        if min(self.std) <= 0:
+            raise DataError(f"preprocessing: std {self.std}: is divided by, so every one must be above 0")
+
+    def pixels(self, raw: bytes, name: str) -> NDArray[np.uint8]:
+        """A picture file's bytes as the network sees them before normalisation: uint8 H×W×C.
+
+        A JPEG of more than twice the size needed is decoded at a reduced scale, so that its pixels may differ by a few
+        grey levels from `fit(decode(raw))`. Raises BadImage, which calls the picture `name`.
+        """
+        return self.fit(decode(raw, name, at_least=2 * max(self.size)))
+
+    def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A decoded picture (H×W×3 RGB, H×W×1 or H×W grey, uint8) at the network's size: uint8 H×W×C.
+
+        Bilinear, with as wide a filter as a reduction needs (no aliasing).
+        """
+        x_hwc = _in_channels(image[:, :, None] if image.ndim == 2 else image, self.channels)
+        height, width = x_hwc.shape[:2]
+        H, W = self.size
+        if self.resize == "pad":
+            scale = min(H / height, W / width, 1.0)
+            inner = (max(1, round(height * scale)), max(1, round(width * scale)))
+            padded_hwc: NDArray[np.uint8] = _padded(_resampled(x_hwc, inner)[None], self.size)[0]
+            return padded_hwc
+        if self.resize == "stretch":
+            return _resampled(x_hwc, self.size)
+        scale = max(H / height, W / width)
+        if scale == 1:
+            # A cut between whole pixels; resampling would smear an odd remainder over its neighbours.
+            top, left = (height - H) // 2, (width - W) // 2
+            return np.ascontiguousarray(x_hwc[top : top + H, left : left + W])
+        seen_h, seen_w = min(H / scale, height), min(W / scale, width)
+        left, top = (width - seen_w) / 2, (height - seen_h) / 2
+        return _resampled(x_hwc, self.size, (left, top, left + seen_w, top + seen_h))
+
+    def fit_batch(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Many decoded pictures of one size at once: uint8 N×h×w×c to N×H×W×C, each as `fit` gives it."""
+        x_nhwc = _in_channels(images, self.channels)
+        N, height, width, C = x_nhwc.shape
+        H, W = self.size
+        if (height, width) == (H, W):
+            return np.ascontiguousarray(x_nhwc)
+        if self.resize == "pad" and height <= H and width <= W:
+            return _padded(x_nhwc, self.size)
+        y_nhwc: NDArray[np.uint8] = np.empty((N, H, W, C), np.uint8)
+
+        def part(start: int) -> None:
+            for n in range(start, min(start + 256, N)):
+                y_nhwc[n] = self.fit(x_nhwc[n])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(part, range(0, N, 256)))
+        return y_nhwc
+
+    def normalise(self, x_nhwc: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The network's input (x/255 − mean)/std: uint8 N×H×W×C to `dtype` N×C×H×W, on the same device.
+
+        The memory stays in NHWC order (torch's channels_last). Computed as one multiplication and one addition in
+        float32 (float64 where that is asked for), then rounded to `dtype`.
+        """
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        scale_c, shift_c = _affine(self.mean, self.std, wide, x_nhwc.device)
+        return x_nhwc.to(wide, copy=True).mul_(scale_c).add_(shift_c).to(dtype).permute(0, 3, 1, 2)
+
+    def with_statistics(self, pixels: NDArray[np.uint8]) -> Preprocess:
+        """This, with mean and standard deviation of a sample of what `fit` gives (uint8 N×H×W×C).
+
+        They are exact: from counts of the 256 values. A deviation below one grey level counts as one.
+        """
+        if len(pixels) == 0:
+            raise DataError("preprocessing: no pictures to take mean and deviation from: give at least one")
+        levels = np.arange(256) / 255
+        mean, std = [], []
+        for c in range(self.channels):
+            counts = np.zeros(256, np.int64)
+            for start in range(0, len(pixels), 1024):  # bincount makes 8 bytes of each
+                counts += np.bincount(pixels[start : start + 1024, :, :, c].ravel(), minlength=256)
+            share = counts / counts.sum()
+            mean.append(float(share @ levels))
+            std.append(max(LEAST_STD, math.sqrt(float(share @ (levels - mean[-1]) ** 2))))
+        return dataclasses.replace(self, mean=tuple(mean), std=tuple(std))
+
+    def to_config(self) -> dict[str, Any]:
+        """The contents of `preprocessor_config.json`: Hugging Face's keys, and the two of ours that decide.
+
+        Hugging Face has a processor that does the same for a cropped square (CLIP's) and a stretched picture (ViT's),
+        and none for a padded one, so that no `image_processor_type` is claimed there.
+        """
+        H, W = self.size
+        sides = {"height": H, "width": W}
+        config: dict[str, Any] = {"do_resize": self.resize != "pad", "size": sides, "resample": _BILINEAR}
+        if self.resize == "stretch":
+            config["image_processor_type"] = "ViTImageProcessor"
+        elif self.resize == "crop" and H == W:
+            config["image_processor_type"] = "CLIPImageProcessor"
+            config |= {"size": {"shortest_edge": H}, "do_center_crop": True, "crop_size": sides}
+        elif self.resize == "pad":
+            config |= {"do_pad": True, "pad_size": sides}
+        return config | {
+            "do_convert_rgb": self.channels == 3,
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+            "resize": self.resize,
+            "channels": self.channels,
+        }
+
+    @classmethod
+    def from_config(cls, config: object, place: str = "preprocessor_config.json") -> Preprocess:
+        """Read what `to_config` wrote; `place` names the file in messages.
+
+        Raises DataError for what is missing, of the wrong type or out of range, and for settings of Hugging Face's
+        that `to_config` never writes (another filter, another scale), since they would be ignored here.
+        """
+        if not isinstance(config, Mapping):
+            raise DataError(f"{place}: expected an object with preprocessing settings, found {config!r:.60}")
+        fixed = {"resample": _BILINEAR, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}
+        for key, value in fixed.items():
+            found = config.get(key, value)
+            if isinstance(found, bool) != isinstance(value, bool) or found != value:
+                raise DataError(f"{place}: {key} is {found!r:.60}, and only {value!r} is understood: mend it")
+        resize, channels = _setting(config, "resize", str, place), _setting(config, "channels", int, place)
+        size = _size(config, place)
+        mean, std = (_numbers(_setting(config, key, list, place), key, place) for key in ("image_mean", "image_std"))
+        try:
+            return cls(size, resize, channels, mean, std)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift of the normalisation, kept on the device: making them anew would stop a GPU's queue each step."""
+    # Whoever asks first may be in inference mode, and such a tensor could not be used in training.
+    with torch.inference_mode(False):
+        scale = [1 / (255 * s) for s in std]
+        shift = [-m / s for m, s in zip(mean, std, strict=True)]
+        return torch.tensor(scale, dtype=dtype, device=device), torch.tensor(shift, dtype=dtype, device=device)
+
+
+def _in_channels(x: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """…×1 or …×3 pixels with 1 or 3 channels."""
+    if x.shape[-1] == channels:
+        return x
+    if channels == 3:
+        return np.repeat(x, 3, axis=-1)
+    # ITU-R 601 luma in 16-bit fixed point, to the bit as Pillow's conversion to "L".
+    red, green, blue = (x[..., c].astype(np.uint32) for c in range(3))
+    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+def _resampled(
+    x_hwc: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> NDArray[np.uint8]:
+    """The picture, or the part of it in `box` (left, top, right, bottom), at another size."""
+    if x_hwc.shape[:2] == size and box is None:
+        return np.ascontiguousarray(x_hwc)
+    image = Image.fromarray(x_hwc[:, :, 0] if x_hwc.shape[2] == 1 else x_hwc)
+    y = np.array(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    return y[:, :, None] if y.ndim == 2 else y
+
+
+def _padded(x_nhwc: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pictures centred on black; an odd remainder goes to the right and below."""
+    N, height, width, C = x_nhwc.shape
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    y_nhwc = np.zeros((N, *size, C), np.uint8)
+    y_nhwc[:, top : top + height, left : left + width] = x_nhwc
+    return y_nhwc
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _setting(config: Mapping[str, Any], key: str, kind: type, place: str) -> Any:
+    if key not in config:
+        raise DataError(f"{place}: {key!r} is missing: write the file anew with pellucid, or take it from the bundle")
+    value = config[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataError(f"{place}: {key} is {value!r:.60}: expected {kind.__name__}")
+    return value
+
+
+def _size(config: Mapping[str, Any], place: str) -> tuple[int, int]:
+    key = "crop_size" if config.get("resize") == "crop" and "crop_size" in config else "size"
+    sides = _setting(config, key, dict, place)
+    if not all(_is_whole(sides.get(side)) for side in ("height", "width")):
+        raise DataError(f"{place}: {key} is {sides!r:.60}: expected whole numbers height and width")
+    return sides["height"], sides["width"]
+
+
+def _numbers(values: list[Any], key: str, place: str) -> tuple[float, ...]:
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise DataError(f"{place}: {key} is {values!r:.60}: expected numbers")
+    try:
+        return tuple(float(value) for value in values)
+    except OverflowError as error:
+        raise DataError(f"{place}: {key} is {values!r:.60}: expected numbers that a float can hold") from error

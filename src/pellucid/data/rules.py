@@ -1,0 +1,132 @@
+"""From the pictures that a folder or a table names to a `Source`, or a refusal that says what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pellucid.data.images import Images, Source, Split
+from pellucid.errors import DataError, did_you_mean
+
+#: What folders and tables may call a split, in lower case.
+SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+class Row(NamedTuple):
+    """One labelled picture."""
+
+    split: Split
+    label: str
+    name: str
+    """A relative path in posix style, each once."""
+    file: Path
+
+
+def gather(
+    rows: Sequence[Row],
+    *,
+    place: Path,
+    kind: Literal["folder", "table"],
+    training: bool,
+    empty: Collection[tuple[Split, str]] = (),
+    notes: Sequence[str] = (),
+) -> Source:
+    """The source made of these rows; `empty` are classes that exist and have no picture.
+
+    Raises DataError when there is no picture, and, where it is for training, when there is no training picture, an
+    empty class, one class only, or a class in val or test that train lacks.
+    """
+    if not rows:
+        remedy = "one folder a class, and pictures in each" if kind == "folder" else "a row for each picture"
+        raise DataError(f"{place}: no pictures in it: expected {remedy}")
+    of_split: dict[Split, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.name):
+        of_split.setdefault(row.split, []).append(row)
+    if training:
+        _refuse(of_split, place, empty)
+    classes = tuple(sorted({row.label for row in rows}))
+    index = {label: k for k, label in enumerate(classes)}
+    mirrored = flippable(classes)
+    if not mirrored:
+        notes = (*notes, "Pictures are not mirrored: the classes look like characters, or name a side.")
+    return Source(
+        name=_name(place.resolve()),
+        place=str(place),
+        kind=kind,
+        classes=classes,
+        splits={
+            split: Images(
+                names=tuple(row.name for row in of_split[split]),
+                labels=np.array([index[row.label] for row in of_split[split]], np.int64),
+                files=tuple(row.file for row in of_split[split]),
+                pixels=None,
+            )
+            for split in ("train", "val", "test")
+            if split in of_split
+        },
+        flip=mirrored,
+        resize="crop",
+        notes=tuple(notes),
+    )
+
+
+def _refuse(of_split: dict[Split, list[Row]], place: Path, empty: Collection[tuple[Split, str]]) -> None:
+    """The rules of training."""
+    if "train" not in of_split:
+        raise DataError(f"{place}: no training pictures, only {' and '.join(of_split)}: add a train split")
+    bare = sorted(label for split, label in empty if split == "train")
+    if bare:
+        more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
+        raise DataError(f"{place}: the class {bare[0]!r}{more} has no pictures: add some, or remove its folder")
+    known = {row.label for row in of_split["train"]}
+    for split in ("val", "test"):
+        for row in of_split.get(split, ()):
+            if row.label not in known:
+                lacks = f"{split} has the class {row.label!r} (as {row.name}), which train lacks"
+                near = did_you_mean(row.label, sorted(known)[:1000])
+                # A thousand known classes are no help.
+                near = f"{near} " if near.startswith("did") or len(known) <= 20 else ""
+                raise DataError(f"{place}: {lacks}: {near}Rename it, or add training pictures of it")
+    if len(known) == 1:
+        raise DataError(f"{place}: only one class, {known.pop()!r}: a recogniser needs at least two to tell apart")
+
+
+def _name(place: Path) -> str:
+    """What to call the data: after its folder, or after its table, unless that is called as all of them are."""
+    if place.suffix.lower() not in {".csv", ".jsonl"}:
+        return place.name or "data"
+    return place.parent.name or "data" if place.stem == "metadata" else place.stem
+
+
+def flippable(classes: Collection[str]) -> bool:
+    """Whether a mirrored picture keeps its label, as far as the names of the classes tell.
+
+    Not where they are single characters or numbers (a mirrored 3 is no digit), or name a left and a right.
+    """
+    if all(len(name) == 1 or name.isdecimal() for name in classes):
+        return False
+    words = {word for name in classes for word in re.split(r"[\W_\d]+", name.casefold())}
+    return not (words & {"left", "right"} or any("左" in name or "右" in name for name in classes))
+
+
+def printable(name: str) -> str:
+    r"""A file's name without what no terminal or JSON could take: bytes that are no UTF-8 are shown as \xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def label_of(text: str) -> str:
+    """A class's name, composed: é is one character however it was typed, or macOS and Linux would disagree."""
+    return unicodedata.normalize("NFC", printable(text.strip()))
