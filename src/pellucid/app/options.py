@@ -15,10 +15,11 @@ def parse(kind: type[T], arguments: Sequence[str], *, command: str, default: T |
 
     Exits with 2, having said why, when the arguments are not understood.
     """
-    return tyro.cli(
+    chosen: T = tyro.cli(  # type: ignore[assignment]
         kind,
         prog=f"pellucid {command}",
         args=list(arguments),
         default=default,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    return chosen

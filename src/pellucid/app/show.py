@@ -80,7 +80,7 @@ class Show:
         for heading in ("layer", "", "output", "size", "parameters"):
             table.add_column(heading, justify="right" if heading == "parameters" else "left")
         for row in summary.rows:
-            table.add_row(row.name, row.layer, "×".join(map(str, row.shape)), row.formula, f"{row.parameters:,}")
+            table.add_row(row.name, row.layer, "×".join(map(str, row.output or ())), row.formula, f"{row.parameters:,}")
         self._print("")
         self.console.print(table)
         self._print(f"{summary.parameters:,} parameters. {summary.first_layer_as_fc}")
@@ -154,9 +154,9 @@ def sentence(scores: dict[str, Any], split: str) -> str:
 
 def _sizes(about: Understanding) -> str:
     colour = "grey" if about.grey else "colour"
-    if about.smallest == about.largest:
-        return f"{colour}, {about.median[0]}×{about.median[1]}"
-    (w0, h0), (w1, h1), (w2, h2) = about.smallest, about.median, about.largest
+    (w0, h0), (w1, h1), (w2, h2) = about.sizes["min"], about.sizes["median"], about.sizes["max"]
+    if (w0, h0) == (w2, h2):
+        return f"{colour}, {w0}×{h0}"
     return f"{colour}, {w0}×{h0} to {w2}×{h2}, median {w1}×{h1}"
 
 

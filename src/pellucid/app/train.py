@@ -58,14 +58,7 @@ def main(arguments: Sequence[str]) -> int:
                 result = event
     assert result is not None
     if chosen.json:
-        document = {
-            "run": str(result.folder),
-            "epoch": result.epoch,
-            "stopped": result.stopped,
-            "split": "val",
-            **result.scores,
-        }
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
     return INTERRUPTED if result.stopped else 0
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from pellucid.bundle.folder import load
 from pellucid.bundle.recogniser import Recogniser, infer
+from pellucid.data.images import Images, Source, Split
 from pellucid.data.load import load as load_pictures
 from pellucid.data.record import read_record
-from pellucid.data.source import Images, Source, open_source
+from pellucid.data.source import open_source
 from pellucid.data.split import digests
 from pellucid.errors import DataError, UsageError, did_you_mean
 from pellucid.scores import evaluation
@@ -77,8 +78,9 @@ def choose_split(source: Source, run: Path, asked: str | None) -> Chosen:
     """
     if asked not in {None, "train", "val", "test"}:
         raise UsageError(f"--split {asked!r}: expected train, val or test")
-    for name in ("test", "val") if asked is None else (asked,):
-        if name in source.splits and name != "train":
+    own: tuple[Split, ...] = ("test", "val")
+    for name in own:
+        if name in source.splits and asked in {None, name}:
             return Chosen(name, source.splits[name], f"the data's own {name} pictures")
     if "train" not in source.splits:
         raise DataError(f"{source.place}: has no {asked} pictures; it has {', '.join(source.splits)}")

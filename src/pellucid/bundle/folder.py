@@ -18,7 +18,7 @@ from pellucid.bundle.card import card
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError, UsageError, VerificationError
-from pellucid.files import read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
+from pellucid.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
 
 #: Pictures that a bundle carries to test itself with.
 SELFTEST = 8
@@ -38,7 +38,7 @@ def save(
     `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them; `facts` go into
     the model card. Raises PellucidError when the disk refuses.
     """
-    (folder / "selftest").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "selftest")
     parameter = next(recogniser.model.parameters())
     image = (recogniser.preprocess.channels, *recogniser.preprocess.size)
     write_tensors(folder / "model.safetensors", tensors(recogniser.model), {"format": "pt"})

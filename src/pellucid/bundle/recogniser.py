@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pellucid.data.decode import BadImage
+from pellucid.data.decode import BadImage, unreadable
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError
 from pellucid.scores import softmax
@@ -88,7 +88,7 @@ class Recogniser:
         for start in range(0, len(files), BATCH):
             shown: list[NDArray[np.uint8] | BadImage] = [self._read(file) for file in files[start : start + BATCH]]
             readable = [image for image in shown if not isinstance(image, BadImage)]
-            rows = iter(self.probabilities(np.stack(readable)) if readable else [])
+            rows: Iterator[NDArray[np.float64]] = iter(self.probabilities(np.stack(readable)) if readable else ())
             for file, image in zip(files[start : start + BATCH], shown, strict=True):
                 yield image if isinstance(image, BadImage) else self._prediction(os.fspath(file), next(rows))
 
@@ -100,7 +100,7 @@ class Recogniser:
         try:
             return self.preprocess.pixels(Path(file).read_bytes(), os.fspath(file))
         except OSError as error:
-            return BadImage(os.fspath(file), "unreadable", error.strerror or str(error))
+            return unreadable(error, os.fspath(file))
         except BadImage as error:
             return error
 

@@ -27,8 +27,8 @@ def train(
     """Train a network on labelled pictures, as `pellucid train` does.
 
     `data` is a folder, a CSV file or a name. `net` is a name, a notation or a module of one's own that takes float32
-    pictures (N, C, H, W) and gives logits (N, classes); it is trained in place. `loss` is a name or a function of logits
-    (N, classes) and labels (N,) that gives one number. `settings` are any of the command's flags: `epochs=3`,
+    pictures (N, C, H, W) and gives logits (N, classes); it is trained in place. `loss` is a name or a function of
+    logits (N, classes) and labels (N,) that gives one number. `settings` are any of the command's flags: `epochs=3`,
     `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`. `watch` is called with each event of the run.
 
     Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or

@@ -69,7 +69,7 @@ def bfloat16_works(device: torch.device) -> bool:
         x_leaf, w_leaf = x.clone().requires_grad_(), w.clone().requires_grad_()
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             y = torch.nn.functional.conv2d(x_leaf, w_leaf, padding=1)
-        y.float().square().sum().backward()
+        y.float().square().sum().backward()  # type: ignore[no-untyped-call]
         assert x_leaf.grad is not None
         assert w_leaf.grad is not None
         answers.append([y.detach().float(), x_leaf.grad, w_leaf.grad])

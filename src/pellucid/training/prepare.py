@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -52,12 +53,14 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         height = width = _agreed(recipe, height, width)
     if height is None or width is None:
         height = width = usual_size(understanding)
+    if channels is None:
+        channels = understanding.channels
     preprocess = Preprocess(
         size=(height, width),
         resize=recipe.pictures.resize or source.resize,
-        channels=channels or (1 if understanding.grey else 3),
-        mean=(0.0,) * (channels or (1 if understanding.grey else 3)),
-        std=(1.0,) * (channels or (1 if understanding.grey else 3)),
+        channels=_grey_or_colour(channels),
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
     )
     image = (preprocess.channels, height, width)
     if model is not None:
@@ -81,13 +84,21 @@ def usual_size(understanding: Understanding) -> int:
 
     The median of the shorter sides, brought down to 64 for photographs.
     """
-    return max(1, min(PHOTOGRAPH, *understanding.median))
+    return max(1, min(PHOTOGRAPH, *understanding.sizes["median"]))
 
 
 def name_of(recipe: Recipe) -> str:
     """A run's name: its data and its network."""
     data = Path(recipe.data).stem or "data"
     return f"{data}-{recipe.net if '->' not in recipe.net else 'net'}"
+
+
+def _grey_or_colour(channels: int) -> Literal[1, 3]:
+    if channels == 1:
+        return 1
+    if channels == 3:
+        return 3
+    raise UsageError(f"--net: its INPUT has {channels} channels, and pictures have 1 (grey) or 3 (colour)")
 
 
 def _agreed(recipe: Recipe, height: int | None, width: int | None) -> int:

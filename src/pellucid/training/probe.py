@@ -13,20 +13,18 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pooch
 import torch
 from torch import nn
 
 from pellucid.data.batches import Batches
+from pellucid.data.cache import cache_folder
 from pellucid.errors import PellucidError
-from pellucid.files import read_json, write_json
-from pellucid.recipe import Engine, Recipe
+from pellucid.files import make_folder, read_json, write_json
+from pellucid.recipe import Engine, Layout, Precision, Recipe
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss
 from pellucid.training.machine import bfloat16_works, processor, threads, usable_cores
@@ -55,10 +53,10 @@ def settled(engine: Engine) -> bool:
 
 def candidates(engine: Engine, device: torch.device) -> list[Engine]:
     """The engines to try, plainest first, with what the recipe pins left as it is."""
-    precisions = [engine.precision] if engine.precision != "auto" else ["float32", "bfloat16"]
+    precisions: list[Precision] = [engine.precision] if engine.precision != "auto" else ["float32", "bfloat16"]
     if engine.precision == "auto" and not bfloat16_works(device):
         precisions.remove("bfloat16")
-    layouts = [engine.layout] if engine.layout != "auto" else ["nchw", "nhwc"]
+    layouts: list[Layout] = [engine.layout] if engine.layout != "auto" else ["nchw", "nhwc"]
     if engine.threads:
         counts = [engine.threads]
     elif device.type == "cpu":
@@ -157,11 +155,6 @@ def _step(training: Training, batches: Batches) -> float:
             return took / repeats
 
 
-def cache_folder() -> Path:
-    """Where Pellucid keeps what it can find again: `PELLUCID_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("PELLUCID_CACHE") or pooch.os_cache("pellucid"))
-
-
 def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
     """What a measurement holds for."""
     device = batches.pixels_nhwc.device
@@ -199,8 +192,8 @@ def _remember(key: str, table: tuple[dict[str, Any], ...]) -> None:
     except (PellucidError, OSError):
         known = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_json(path, {**(known if isinstance(known, dict) else {}), key: list(table)})
-    except (PellucidError, OSError):
+    except PellucidError:
         # A home that cannot be written to costs the next run its memory, not this one its life.
         return

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pellucid import nets
-from pellucid.bundle.folder import fill, tensors
+from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.batches import Batches
 from pellucid.data.load import Loaded
@@ -26,6 +26,7 @@ from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.files import (
     append_line,
+    make_folder,
     new_folder,
     read_json,
     read_lines,
@@ -44,6 +45,8 @@ from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.probe import Measured, choose
+
+RESULT = "result.json"
 
 #: Seconds between two reports of progress.
 REPORT = 0.1
@@ -106,6 +109,17 @@ class Run:
     notes: tuple[str, ...]
     """What a reader of the run folder should know, such as class names that could not be drawn."""
 
+    def to_json(self) -> dict[str, Any]:
+        """What `train --json` prints and `result.json` keeps; the scores are those of val."""
+        return {
+            "run": str(self.folder),
+            "epoch": self.epoch,
+            "stopped": self.stopped,
+            "notes": list(self.notes),
+            "split": "val",
+            **self.scores,
+        }
+
     def __fspath__(self) -> str:
         """The run folder."""
         return str(self.folder)
@@ -145,8 +159,7 @@ def run(
         device=training.engine.device,
     )
     task = dataclasses.replace(task, recipe=recipe)
-    folder = new_folder(Path("runs"), name_of(recipe)) if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
     write_json(folder / "environment.json", environment())
     write_record(folder, _record(task, train, val))
     left_out = tuple(str(bad) for bad in (*train.bad, *val.bad))
@@ -161,6 +174,10 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     Raises DataError when the pictures are not those the run began with.
     """
     folder = Path(folder)
+    finished = _finished(folder, model)
+    if finished is not None:
+        yield finished
+        return
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: no recipe.json here, so no run to go on with; give the folder that train made")
     recipe = read_recipe(folder / "recipe.json")
@@ -178,6 +195,20 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     session.go_on()
     yield Started(folder, recipe, _image(task), measured, training.model, ())
     yield from session.run()
+
+
+def _finished(folder: Path, model: nn.Module | None) -> Run | None:
+    """The run in `folder`, if it came to its end."""
+    if not (folder / RESULT).is_file():
+        return None
+    result = read_json(folder / RESULT)
+    try:
+        if result["stopped"]:
+            return None
+        scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split"}}
+        return Run(folder, load(folder, net=model), scores, int(result["epoch"]), False, tuple(result["notes"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -264,6 +295,7 @@ class _Session:
 
     def run(self) -> Iterator[Event]:
         """Train to the end, or to an interrupt; then leave the run folder complete."""
+        make_folder(self.folder / "checkpoints")
         with Interrupt() as interrupt, computing(self.training.engine):
             while self.training.step < self.training.steps and not interrupt.asked:
                 yield from self._epoch(interrupt)
@@ -355,10 +387,13 @@ class _Session:
         epoch = self.training.epoch if self.best is None else self.best["epoch"]
         if self.best is None:
             self._write_best()
-        model = copy.deepcopy(self.training.model).to("cpu", memory_format=torch.channels_last)
+        model = copy.deepcopy(self.training.model).to("cpu")
         fill(model, read_tensors(self.folder / "checkpoints" / BEST), self.folder / "checkpoints" / BEST)
         recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
         logits_nk = infer(model, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         notes = leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch)
-        return Run(self.folder, recogniser, scores, epoch, stopped, notes)
+        result = Run(self.folder, recogniser, scores, epoch, stopped, notes)
+        # Written last: a run is finished when this file says so.
+        write_json(self.folder / RESULT, result.to_json())
+        return result

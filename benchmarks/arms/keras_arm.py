@@ -1,0 +1,58 @@
+"""Keras 3's `fit` on arrays in memory, everything at its default; KERAS_BACKEND chooses TensorFlow or JAX."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+# Keras and its back ends print to stdout; the answers need it for themselves.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+import keras  # noqa: E402
+from keras import layers  # noqa: E402
+
+net, path, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with np.load(path) as arrays:
+    x = (arrays["pixels"].astype(np.float32) / 255 - 0.5) / 0.25
+    y = arrays["labels"]
+keras.utils.set_random_seed(0)
+if net == "cifar-cnn":
+    stack = [
+        keras.Input((32, 32, 3)),
+        layers.Conv2D(32, 3, padding="same", activation="relu"), layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2), layers.Dropout(0.25),
+        layers.Conv2D(64, 3, padding="same", activation="relu"), layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2), layers.Dropout(0.25),
+        layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5), layers.Dense(10),
+    ]  # fmt: skip
+else:
+    stack = [
+        keras.Input((32, 32, 1)),
+        layers.Conv2D(6, 5, activation="tanh"), layers.AveragePooling2D(2),
+        layers.Conv2D(16, 5, activation="tanh"), layers.AveragePooling2D(2),
+        layers.Conv2D(120, 5, activation="tanh"), layers.Flatten(),
+        layers.Dense(84, activation="tanh"), layers.Dense(10),
+    ]  # fmt: skip
+model = keras.Sequential(stack)
+model.compile(
+    optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    metrics=["accuracy"],
+)
+
+
+def answer(**values: object) -> None:
+    answers.write(json.dumps(values) + "\n")
+    answers.flush()
+
+
+answer(backend=keras.backend.backend(), keras=keras.__version__, parameters=model.count_params())
+for _ in sys.stdin:
+    begun = time.perf_counter()
+    model.fit(x, y, batch_size=batch, epochs=1, shuffle=True, verbose=0)
+    answer(images_per_second=len(x) / (time.perf_counter() - begun))

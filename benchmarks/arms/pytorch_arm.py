@@ -1,0 +1,45 @@
+"""The loop of a PyTorch tutorial, without its loader: float32 tensors already in memory, everything at its default."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+net, path, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with np.load(path) as arrays:
+    x = torch.from_numpy((arrays["pixels"].astype(np.float32) / 255 - 0.5) / 0.25).permute(0, 3, 1, 2).contiguous()
+    y = torch.from_numpy(arrays["labels"])
+torch.manual_seed(0)
+if net == "cifar-cnn":
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
+        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
+        nn.Flatten(), nn.Linear(2304, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10),
+    )  # fmt: skip
+else:
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
+        nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, 10),
+    )  # fmt: skip
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+loss_function = nn.CrossEntropyLoss()
+parameters = sum(p.numel() for p in model.parameters())
+print(
+    json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "parameters": parameters}), flush=True
+)
+for _ in sys.stdin:
+    begun = time.perf_counter()
+    model.train()
+    order = torch.randperm(len(x))
+    for start in range(0, len(x), batch):
+        index = order[start : start + batch]
+        optimizer.zero_grad()
+        loss = loss_function(model(x[index]), y[index])
+        loss.backward()
+        optimizer.step()
+    print(json.dumps({"images_per_second": len(x) / (time.perf_counter() - begun)}), flush=True)

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pellucid
+from pellucid.app import cli
+
+QUICK = ["--epochs", "2", "--precision", "float32", "--layout", "nchw", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder and a cache of one's own; and no line is broken because a test runner has no terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+class Answer:
+    """What a command said, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def pellucid_command(capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str | Path) -> Answer:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err + out
+        return Answer(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("trained")
+    return Path(
+        pellucid.train(
+            "digits", net="lenet5", out=base / "run", epochs=3, precision="float32", layout="nchw", threads=1
+        )
+    )
+
+
+def folder_of_colours(folder: Path, *names: str, n: int = 6) -> Path:
+    generator = np.random.default_rng(0)
+    for k, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = generator.integers(0, 100, (20, 20, 3)) + np.array([50 * k, 0, 100 - 50 * k])
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_train_tells_what_it_understood_and_what_came_of_it(pellucid_command: Any, tmp_path: Path) -> None:
+    answer = pellucid_command("train", "digits", "--net", "lenet5", *QUICK)
+    assert answer.code == 0
+    for part in (
+        "10 classes: 0, 1, 2",
+        "(10% of train, stratified)",
+        "grey, 8×8 -> 32×32 grey",
+        "⌊(32 − 5 + 2·0)/1⌋ + 1 = 28",
+        "61,706 parameters",
+        "epoch 2/2",
+        "95 % interval",
+        "always the commonest class",
+        "runs/digits-lenet5-1",
+    ):
+        assert part in answer.out, part
+    assert (tmp_path / "runs" / "digits-lenet5-1" / "curves.png").is_file()
+    assert pellucid_command("train", "digits", "--net", "lenet5", *QUICK).code == 0
+    assert (tmp_path / "runs" / "digits-lenet5-2").is_dir()
+
+
+def test_train_json_is_one_document_and_nothing_else(pellucid_command: Any) -> None:
+    answer = pellucid_command("train", "digits", "--net", "lenet5", *QUICK, "--json")
+    document = json.loads(answer.out)
+    assert document["split"] == "val"
+    assert document["n"] == sum(map(sum, document["confusion"]))
+    assert "epoch 2/2" in answer.err
+
+
+def test_train_by_notation(pellucid_command: Any) -> None:
+    net = "INPUT(1,12,12) -> [[CONV(8)]*2 -> POOL]*1 -> [FC(32)]*1 -> FC(10)"
+    answer = pellucid_command("train", "digits", "--net", net, *QUICK, "--json")
+    assert answer.code == 0
+    config = json.loads((Path(json.loads(answer.out)["run"]) / "bundle" / "config.json").read_text("utf-8"))
+    assert config["image"] == [1, 12, 12]
+
+
+def test_a_recipe_file_repeats_a_run(pellucid_command: Any, trained: Path) -> None:
+    answer = pellucid_command("train", "--recipe", trained / "recipe.json", "--json")
+    assert answer.code == 0
+    again = Path(json.loads(answer.out)["run"])
+    files = [folder / "bundle" / "model.safetensors" for folder in (trained, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+EVAL_KEYS = [
+    "data",
+    "split",
+    "n",
+    "loss",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "baseline",
+    "balanced_accuracy",
+    "auc",
+    "per_class",
+    "confusion",
+]
+
+
+def test_eval_json_has_the_designs_keys(pellucid_command: Any, trained: Path) -> None:
+    answer = pellucid_command("eval", trained, "digits", "--json")
+    document = json.loads(answer.out)
+    assert list(document) == EVAL_KEYS
+    assert document["split"] == "test"
+    assert document["accuracy_low"] < document["accuracy"] < document["accuracy_high"]
+    assert document["accuracy"] > 0.85
+
+
+def test_eval_for_people(pellucid_command: Any, trained: Path) -> None:
+    answer = pellucid_command("eval", trained, "digits")
+    assert answer.code == 0
+    for part in ("test: the data's own test pictures", "95 % interval", "balanced accuracy", "ROC-AUC", "precision"):
+        assert part in answer.out
+
+
+def test_predict_json_lines_and_a_bad_file(pellucid_command: Any, trained: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "a 图.png", tmp_path / "b.jpg"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(good)
+    bad.write_text("no picture", encoding="utf-8")
+    answer = pellucid_command("predict", trained, good, bad, "missing.png", good, "--json")
+    rows = [json.loads(line) for line in answer.out.splitlines()]
+    assert answer.code == 3
+    assert [set(row) for row in rows] == [
+        {"file", "label", "probability", "probabilities"},
+        {"file", "error"},
+        {"file", "error"},
+        {"file", "label", "probability", "probabilities"},
+    ]
+    assert rows[0] == rows[3]
+    assert "missing.png" in rows[2]["error"]
+    human = pellucid_command("predict", trained, good, bad)
+    assert human.code == 3
+    assert str(good) in human.out
+    assert "b.jpg" in human.err
+
+
+def test_verify(pellucid_command: Any, trained: Path) -> None:
+    assert pellucid_command("verify", trained).code == 0
+    assert json.loads(pellucid_command("verify", trained, "--json").out)["difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["trian", "digits"], 2, "no command 'trian': did you mean 'train'?"),
+        (["train"], 2, "DATA is missing"),
+        (["train", "digits", "--lr", "-1"], 2, "a learning rate is above 0"),
+        (["train", "digits", "--lr", "fast"], 2, "--lr"),
+        (["train", "digits", "--epoch", "3"], 2, "--epochs"),
+        (["train", "digits", "--net", "lenet"], 2, "did you mean 'lenet5'?"),
+        (["train", "digits", "--net", "INPUT -> CONV(8 -> FC(10)"], 2, "CONV"),
+        (["train", "digits", "--net", "INPUT(1,8,8) -> CONV(8, kernel=9, padding=valid) -> FC(10)"], 2, "9×9"),
+        (["train", "digits", "--net", "INPUT -> FC(7)"], 2, "FC(10)"),
+        (["train", "digits", "--net", "lenet5", "--size", "16"], 2, "conv"),
+        (["train", "digits", "--preset", "qick"], 2, "did you mean 'quick'?"),
+        (["train", "digits", "--recipe", "nowhere.json"], 3, "nowhere.json"),
+        (["train", "digits", "--device", "cuda"], 2, "--device cuda"),
+        (["train", "cat-pictures"], 3, "cat-pictures"),
+        (["train", "digts"], 3, "did you mean 'digits'?"),
+        (["eval", "nowhere", "digits"], 3, "nowhere"),
+        (["predict", "nowhere", "a.jpg"], 3, "nowhere"),
+        (["train", "--resume", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_a_code(
+    pellucid_command: Any, tmp_path: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    if "cuda" in arguments:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    answer = pellucid_command(*arguments)
+    assert answer.code == code
+    assert sentence in answer.err + answer.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_cannot_be_trained_on(pellucid_command: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = pellucid_command("train", tmp_path / "empty")
+    assert (answer.code, str(tmp_path / "empty") in answer.err) == (3, True)
+
+    folder_of_colours(tmp_path / "one", "red")
+    answer = pellucid_command("train", tmp_path / "one")
+    assert answer.code == 3
+    assert "red" in answer.err
+
+    folder_of_colours(tmp_path / "hollow", "red", "blue")
+    (tmp_path / "hollow" / "green").mkdir()
+    answer = pellucid_command("train", tmp_path / "hollow")
+    assert answer.code == 3
+    assert "green" in answer.err
+
+    folder_of_colours(tmp_path / "more" / "train", "red", "blue")
+    folder_of_colours(tmp_path / "more" / "val", "red", "bleu")
+    answer = pellucid_command("train", tmp_path / "more")
+    assert answer.code == 3
+    assert "bleu" in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_class_names_in_chinese_reach_every_file(pellucid_command: Any, tmp_path: Path) -> None:
+    data = folder_of_colours(tmp_path / "花 图", "玫瑰", "向日葵", n=12)
+    answer = pellucid_command("train", data, "--size", "16", *QUICK, "--json")
+    assert answer.code == 0
+    document = json.loads(answer.out)
+    assert [row["class"] for row in document["per_class"]] == ["向日葵", "玫瑰"]
+    assert (Path(document["run"]) / "confusion.png").is_file()
+    assert pellucid_command("predict", document["run"], data / "玫瑰" / "0.png", "--json").code == 0
+
+
+def _run(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pellucid", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **settings},
+    )
+
+
+def test_ctrl_c_saves_and_resume_goes_on(tmp_path: Path) -> None:
+    process = _run("train", "digits", "--net", "lenet5", *QUICK[2:], "--epochs", "200", "--out", "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert "pellucid train --resume run" in out
+    done = len(metrics.read_text("utf-8").splitlines())
+    assert 1 <= done < 200
+    process = _run("train", "--resume", "run")
+    while len(metrics.read_text("utf-8").splitlines()) < done + 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    rows = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len(rows) > done
+
+
+def test_the_wait_policy_is_set_before_torch_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    cli.main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    cli.main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    cli.main(["--version"])
+    assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_a_reader_that_goes_away_is_no_error(trained: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m pellucid eval {trained} digits | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_has_help(pellucid_command: Any, command: str) -> None:
+    answer = pellucid_command(command, "--help")
+    assert answer.code == 0
+    assert f"usage: pellucid {command}" in answer.out
+
+
+def test_help_and_version(pellucid_command: Any) -> None:
+    assert pellucid_command("--version").out == f"pellucid {pellucid.__version__}\n"
+    assert all(command in pellucid_command("--help").out for command in cli.COMMANDS)
+    assert pellucid_command().code == 2

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from pellucid import nets
+from pellucid.data.batches import Batches
+from pellucid.data.preprocess import Preprocess
+from pellucid.errors import DataError
+from pellucid.recipe import Engine, Optimisation, Optimizer
+from pellucid.training.checkpoint import load_checkpoint, save_checkpoint
+from pellucid.training.loop import Training, place
+from pellucid.training.losses import make_loss
+
+
+def training(name: Optimizer = "adam", net: str = "quick") -> Training:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 16, 16, 3), generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 4, (40,), generator=generator)
+    preprocess = Preprocess(size=(16, 16), resize="crop", channels=3, mean=(0.5,) * 3, std=(0.3,) * 3)
+    optimisation = Optimisation(epochs=3, batch_size=8, optimizer=name, lr=0.01)
+    engine = Engine(precision="float32", layout="nhwc", threads=1)
+    model = place(nets.build(net, 4, (3, 16, 16), seed=0), engine, torch.device("cpu"))
+    batches = Batches(pixels, labels, preprocess, ("flip", "shift"), 8, seed=3)
+    return Training(model, batches, optimisation, engine, make_loss(optimisation))
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_a_run_goes_on_to_the_same_bits(tmp_path: Path, name: Optimizer) -> None:
+    whole = training(name)
+    for _ in whole.run_epoch():
+        if whole.step == 3:
+            save_checkpoint(tmp_path, whole, {"seconds": 1.5})
+    other = training(name)
+    facts = load_checkpoint(tmp_path, other)
+    assert facts is not None
+    assert facts["seconds"] == 1.5
+    assert (other.step, other.seen) == (3, 24)
+    list(other.run_epoch())
+    assert other.sums() == whole.sums()
+    for a, b in zip(whole.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path, training()) is None
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, training(net="INPUT -> FC(4)"), {})
+    with pytest.raises(DataError, match="not a checkpoint of this run"):
+        load_checkpoint(tmp_path, training())
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, training(), {})
+    path = tmp_path / "checkpoints" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DataError):
+        load_checkpoint(tmp_path, training())
