@@ -135,7 +135,7 @@ def test_eval_json_has_the_designs_keys(pellucid_command: Any, trained: Path) ->
     assert list(document) == EVAL_KEYS
     assert document["split"] == "test"
     assert document["accuracy_low"] < document["accuracy"] < document["accuracy_high"]
-    assert document["accuracy"] > 0.85
+    assert document["accuracy"] > 0.8
 
 
 def test_eval_for_people(pellucid_command: Any, trained: Path) -> None:

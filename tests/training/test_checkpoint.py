@@ -16,6 +16,11 @@ from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
 
 
+@pytest.fixture(autouse=True)
+def checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+
+
 def training(name: Optimizer = "adam", net: str = "quick") -> Training:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 16, 16, 3), generator=generator).to(torch.uint8)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pellucid import nets
 from pellucid.data.source import Understanding
-from pellucid.training import Epoch, Event, Run, Started, Understood
+from pellucid.training import Epoch, Event, Reading, Run, Started, Understood
 from pellucid.training import Progress as Step
 from pellucid.training.prepare import Task
 
@@ -47,6 +47,8 @@ class Show:
         match event:
             case Understood():
                 self._understood(event.task)
+            case Reading():
+                self._reading(event)
             case Started():
                 self._started(event)
             case Step():
@@ -94,7 +96,15 @@ class Show:
         self._print(f"run      {event.folder}")
         self._print("")
         self.epochs = optimisation.epochs
-        if self.console.is_terminal:
+
+    def _reading(self, event: Reading) -> None:
+        self._live(f"reading {event.split}", event.done, event.total, "")
+
+    def _live(self, what: str, done: int, total: int, live: str) -> None:
+        """The line at the bottom that changes; on a terminal only."""
+        if not self.console.is_terminal:
+            return
+        if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -105,21 +115,16 @@ class Show:
                 transient=True,
             )
             self._bar.start()
-            self._row = self._bar.add_task("steps", total=None, live="")
+            self._row = self._bar.add_task(what, total=total, live=live)
+        assert self._row is not None
+        self._bar.update(self._row, description=what, completed=done, total=total, live=live)
 
     def _step(self, step: Step) -> None:
-        if self._bar is not None and self._row is not None:
-            live = (
-                f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {step.images_per_second:,.0f} images/s  "
-                f"{_time(step.seconds_left)} left"
-            )
-            self._bar.update(
-                self._row,
-                description=f"epoch {step.epoch}/{self.epochs}",
-                completed=step.step,
-                total=step.steps,
-                live=live,
-            )
+        live = (
+            f"loss {step.loss:.3f}  accuracy {step.accuracy:.3f}  {step.images_per_second:,.0f} images/s  "
+            f"{_time(step.seconds_left)} left"
+        )
+        self._live(f"epoch {step.epoch}/{self.epochs}", step.step, step.steps, live)
 
     def _epoch(self, event: Epoch) -> None:
         row = event.row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def save(
     write_json(folder / "selftest" / "expected.json", expected)
 
 
-def load(run: str | Path, *, net: nn.Module | None = None) -> Recogniser:
+def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogniser:
     """The recogniser of a run folder or of a bundle.
 
     `net` is needed for a network of one's own, which a bundle cannot build: the same module, of any weights.
@@ -82,7 +83,7 @@ def load(run: str | Path, *, net: nn.Module | None = None) -> Recogniser:
         raise DataError(f"{folder / 'config.json'}: not a bundle's configuration ({error!r}); train again") from error
     if network == "custom" and net is None:
         raise UsageError(
-            f"{run}: this bundle holds a network of your own; give it: pellucid.load(run, net=MyNetwork())"
+            f"{os.fspath(run)}: holds a network of your own; give it too: pellucid.load(run, net=MyNetwork())"
         )
     model = net if net is not None else _build(network, preprocess, classes, folder)
     fill(model.to(dtype), read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
@@ -90,7 +91,7 @@ def load(run: str | Path, *, net: nn.Module | None = None) -> Recogniser:
     return Recogniser(model, classes, preprocess, network)
 
 
-def find(run: str | Path) -> Path:
+def find(run: str | os.PathLike[str]) -> Path:
     """The bundle in a run folder, or the folder itself if it is one."""
     run = Path(run)
     for folder in (run / "bundle", run):
@@ -103,7 +104,7 @@ def find(run: str | Path) -> Path:
     raise DataError(f"{run}: no trained model in this folder; expected bundle/config.json and bundle/model.safetensors")
 
 
-def verify(run: str | Path, *, net: nn.Module | None = None) -> float:
+def verify(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> float:
     """Decode the raw pictures that a bundle carries, and compare the logits with those kept beside them.
 
     Returns the largest difference, relative to the largest logit. Raises VerificationError beyond 1e-3.

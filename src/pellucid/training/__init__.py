@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from pellucid.training.api import train
-from pellucid.training.run import Epoch, Event, Progress, Run, Started, Understood, read_recipe, resume, run
+from pellucid.training.runs import Epoch, Event, Progress, Reading, Run, Started, Understood, read_recipe, resume, run
 
-__all__ = ["Epoch", "Event", "Progress", "Run", "Started", "Understood", "read_recipe", "resume", "run", "train"]
+__all__ = [
+    "Epoch",
+    "Event",
+    "Progress",
+    "Reading",
+    "Run",
+    "Started",
+    "Understood",
+    "read_recipe",
+    "resume",
+    "run",
+    "train",
+]

@@ -11,7 +11,7 @@ from torch import nn
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.recipe import PRESETS, Recipe, settle
 from pellucid.training.losses import Loss
-from pellucid.training.run import Event, Run, run
+from pellucid.training.runs import Event, Run, run
 
 
 def train(

@@ -164,7 +164,7 @@ def test_an_interrupted_run_saves_and_resume_ends_as_if_it_had_not_been(tmp_path
 
 
 def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, small: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pellucid.training.run.REPORT", 0.0)
+    monkeypatch.setattr("pellucid.training.runs.REPORT", 0.0)
     whole = finish(run(small, out=tmp_path / "whole"))
     steps = 0
     stopped = None
@@ -235,7 +235,7 @@ def test_refused_data_leaves_nothing_behind(tmp_path: Path, small: Recipe, monke
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, small: Recipe) -> None:
     with pytest.raises(PellucidError, match=r"no longer a number \(epoch 1, step \d+\).*try --lr"):
-        finish(run(settle(small, lr=1e12, optimizer="sgd", net="cifar-cnn"), out=tmp_path / "run"))
+        finish(run(settle(small, lr=1e12, optimizer="sgd", net="cifar-cnn", size=16), out=tmp_path / "run"))
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path, small: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,12 +268,12 @@ def test_ones_own_network_and_loss(tmp_path: Path) -> None:
     )  # fmt: skip
     assert seen
     assert result.scores["accuracy"] > 0.8
-    with pytest.raises(UsageError, match=r"one of your own; give it too"):
+    with pytest.raises(UsageError, match=r"a network of your own; give it too"):
         pellucid.load(result)
     again = pellucid.load(result, net=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
     scores = pellucid.evaluate(result, "digits", recogniser=again)
     assert scores["split"] == "test"
-    with pytest.raises(UsageError, match=r"a network of your own; give it to pellucid\.train"):
+    with pytest.raises(UsageError, match=r"of your own; give it to pellucid\.train"):
         finish(run(read_recipe(result.folder / "recipe.json"), out=tmp_path / "again"))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from pellucid import nets
 from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.batches import Batches
+from pellucid.data.images import Images, Split
 from pellucid.data.load import Loaded
 from pellucid.data.load import load as load_pictures
+from pellucid.data.preprocess import Preprocess
 from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.files import (
@@ -57,6 +61,15 @@ class Understood:
     """What the data and the recipe were taken to mean; nothing has been read or written yet."""
 
     task: Task
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pictures being decoded."""
+
+    split: Split
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class Run:
         return str(self.folder)
 
 
-Event = Understood | Started | Progress | Epoch | Run
+Event = Understood | Reading | Started | Progress | Epoch | Run
 
 
 def run(
@@ -148,7 +161,8 @@ def run(
     out = None if out is None else _free(Path(out))
     task = prepare(recipe, model)
     yield Understood(task)
-    train, val = load_pictures(task.train, task.preprocess), load_pictures(task.val, task.preprocess)
+    train = yield from _read("train", task.train, task.preprocess)
+    val = yield from _read("val", task.val, task.preprocess)
     task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
     training, measured = _set_up(task, train, model, loss, measure)
     recipe = settle(
@@ -183,7 +197,8 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     recipe = read_recipe(folder / "recipe.json")
     task = prepare(recipe, model)
     yield Understood(task)
-    train, val = load_pictures(task.train, task.preprocess), load_pictures(task.val, task.preprocess)
+    train = yield from _read("train", task.train, task.preprocess)
+    val = yield from _read("val", task.val, task.preprocess)
     if _record(task, train, val) != read_record(folder):
         raise DataError(
             f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
@@ -217,6 +232,21 @@ def read_recipe(path: str | Path) -> Recipe:
     if isinstance(values, dict):
         values.pop("measured", None)
     return Recipe.from_json(values, str(path))
+
+
+def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
+    """Load pictures in a thread of its own, telling now and then how many are done."""
+    done = 0
+
+    def count(so_far: int, _total: int) -> None:
+        nonlocal done
+        done = so_far
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(load_pictures, images, preprocess, progress=count)
+        while wait([future], timeout=REPORT).not_done:
+            yield Reading(split, done, len(images))
+        return future.result()
 
 
 def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe:
@@ -286,12 +316,10 @@ class _Session:
         metrics = self.folder / "metrics.jsonl"
         if facts is not None:
             self.best, self.seconds = facts["best"], facts["seconds"]
+        if metrics.exists():
             # A line written after the checkpoint will be written again.
             self.history = [row for row in read_lines(metrics) if row["step"] <= self.training.step]
-        if metrics.exists():
-            write_text(metrics, "")
-            for row in self.history:
-                append_line(metrics, row)
+            write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
 
     def run(self) -> Iterator[Event]:
         """Train to the end, or to an interrupt; then leave the run folder complete."""
