@@ -132,6 +132,14 @@ def test_module_names_are_addresses() -> None:
     assert (model.text[:5], model.image, model.classes) == ("INPUT", (3, 8, 8), None)
 
 
+def test_a_slice_is_a_network_too() -> None:
+    features = nets.build("lenet5", 10, (1, 32, 32))[:3]
+    assert isinstance(features, nn.Sequential)
+    assert features(torch.zeros(1, 1, 36, 36)).shape == (1, 6, 16, 16)
+    with pytest.raises(nets.ShapeError, match=r"^conv1: got 3 channels in 2×3×8×8, expects 1: write nn\.Conv2d"):
+        nets.check(features, (3, 8, 8))
+
+
 @pytest.mark.parametrize("net", [*NETWORKS, "INPUT -> CONV(4, stride=2) -> FC(3)"])
 def test_a_seed_decides_the_weights_and_nothing_else(net: str) -> None:
     first, same, other = (nets.build(net, 3, (1, 32, 32), seed=seed).state_dict() for seed in (5, 5, 6))

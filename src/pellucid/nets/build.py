@@ -52,9 +52,15 @@ MOST_PARAMETERS = 2**31
 
 
 class Network(nn.Sequential):
-    """Modules in a row under their names, and what they were built from."""
+    """Modules in a row under their names, and what they were built from (unknown of a slice, `network[:3]`)."""
 
-    def __init__(self, modules: OrderedDict[str, nn.Module], text: str, image: Shape, classes: int | None) -> None:
+    def __init__(
+        self,
+        modules: OrderedDict[str, nn.Module],
+        text: str = "",
+        image: Shape | None = None,
+        classes: int | None = None,
+    ) -> None:
         super().__init__(modules)
         self.text = text
         """The notation; of a network that it cannot write, the name."""

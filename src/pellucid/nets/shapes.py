@@ -34,13 +34,12 @@ def check(model: nn.Module, image: Shape | torch.Tensor, classes: int | None = N
     rebuilt = ""
     if not isinstance(image, torch.Tensor):
         image = whole_image(image)
-        if isinstance(model, Network) and image != model.image:
+        if isinstance(model, Network) and model.image not in {None, image}:
             if is_notation(model.text):
                 # As written first: what does not fit can then be shown, and mended, in the notation's own words.
                 plan(read(model.text), image, model.classes)
-            rebuilt = (
-                f"the network was built for images of {by(model.image)}; give it those, or build it for {by(image)}"
-            )
+            built = by(model.image or ())
+            rebuilt = f"the network was built for images of {built}; give it those, or build it for {by(image)}"
     watched = watch(model, image)
     if watched.error is not None:
         raise ShapeError(explain(watched, rebuilt)) from watched.error
