@@ -128,7 +128,7 @@ def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.
     """The picture in a file's bytes, H×W×3 RGB; `name` is what errors call it.
 
     With `at_least`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (from fewer coefficients of its cosine
-    transform, so much sooner), as long as its shorter side keeps that many pixels.
+    transform, so up to ten times as fast), as long as its shorter side keeps that many pixels.
 
     Raises BadImage.
     """
@@ -139,7 +139,7 @@ def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
                 _refuse_giant(image, name)
                 if at_least is not None:
-                    image.draft(None, (at_least, at_least))
+                    _draft(image, at_least)
                 image.load()
                 if image.format in {"JPEG", "MPO"}:
                     _refuse_endless(raw, name)
@@ -171,6 +171,17 @@ def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
             raise
         except Exception as error:
             raise _refusal(error, _beginning(path, error, name), name) from error
+
+
+def _draft(image: Image.Image, at_least: int) -> None:
+    """Have a JPEG decoded at the smallest scale that keeps `at_least` pixels, and its proportions to one in a thousand.
+
+    At 1/4, 277 rows become 69¼, which fill 70: a picture of 70 rows that shows a hundredth less than it seems to.
+    """
+    for scale in (8, 4, 2):
+        if min(image.size) // scale >= at_least and all(1000 * (-side % scale) <= side for side in image.size):
+            image.draft(None, (image.size[0] // scale, image.size[1] // scale))
+            return
 
 
 def unreadable(error: OSError, name: str) -> BadImage:
@@ -267,9 +278,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    if image.mode == "P":
-        palette = image.getpalette("RGB") or []
-        return palette[0::3] == palette[1::3] == palette[2::3]
+    if image.mode == "P" and image.palette is not None:
+        # As it stands in the file; asking Pillow for it would decode the picture.
+        layout, colours = image.palette.rawmode or image.palette.mode, bytes(image.palette.palette)
+        step = {"RGB": 3, "BGR": 3, "BGRX": 4}.get(layout)
+        return step is not None and colours[0::step] == colours[1::step] == colours[2::step]
     return image.mode in {"1", "L", "LA", "La", *_WIDE}
 
 
@@ -294,7 +307,7 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
         low, high = 0.0, 65535.0
     else:
         low, high = _range(values, image.mode)
-    grey = np.nan_to_num((values - low) * (255 / (high - low)), nan=0.0, posinf=0.0, neginf=0.0)
+    grey = np.nan_to_num((values - low) * 255 / (high - low), nan=0.0, posinf=0.0, neginf=0.0)
     if tags.get(262) == 0:  # white is zero
         grey = 255 - grey
     key = image.info.get("transparency")
