@@ -81,7 +81,8 @@ class Elementwise:
             scale = abs(float(self.f(*values, **attributes))) + sum(
                 abs(slope * float(value)) for slope, value in zip(slopes, values, strict=True) if slope is not None
             )
-        return Terms(groups, self.template, scale, "formula", self.rule, attributes)
+        defaults = {attribute.name: attribute.default for attribute in self.attributes}
+        return Terms(groups, self.template, scale, "formula", self.rule, {**defaults, **attributes})
 
     def grad_terms(self, index: Index, wrt: str, dy: Array, *arrays: Array, **attributes: Any) -> Terms:
         """The gradients of all outputs that this number was broadcast to, each times its local slope."""

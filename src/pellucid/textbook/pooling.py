@@ -155,7 +155,8 @@ def max_grad_terms(index: Index, wrt: str, dy: Array, x_nchw: Array, kernel: Any
     """The outputs that could have seen this number; coefficient 1 where it won."""
     where, outputs, at = _pulls(index, wrt, x_nchw, kernel, settings)
     view = where.of(x_nchw, -np.inf)[index[0], index[1], outputs[:, 2], outputs[:, 3]]
-    won = view.reshape(len(outputs), -1).argmax(axis=1) == at
+    size = where.kernel[0] * where.kernel[1]
+    won = view.reshape(len(outputs), size).argmax(axis=1) == at
     return summed([plain("y.grad", outputs, dy, won)], "x.grad = Σ y.grad over the windows that this number won")
 
 
@@ -273,10 +274,11 @@ def soft_grad_terms(index: Index, wrt: str, dy: Array, x_nchw: Array, kernel: An
     p = _shares(view)
     y = (p * view).sum(axis=(-2, -1))
     rows = np.arange(len(outputs))
-    own_p, own_x = p.reshape(len(outputs), -1)[rows, at], view.reshape(len(outputs), -1)[rows, at]
+    size = where.kernel[0] * where.kernel[1]
+    own_p, own_x = p.reshape(len(outputs), size)[rows, at], view.reshape(len(outputs), size)[rows, at]
     group = plain("y.grad", outputs, dy, own_p * (1 + own_x - y))
-    size = own_p * (1 + np.abs(own_x) + (p * np.abs(view)).sum(axis=(-2, -1)))
-    return summed([group], "x.grad = Σ y.grad·p·(1 + x − y)", float((np.abs(group.value) * size).sum()))
+    reach = own_p * (1 + np.abs(own_x) + (p * np.abs(view)).sum(axis=(-2, -1)))
+    return summed([group], "x.grad = Σ y.grad·p·(1 + x − y)", float((np.abs(group.value) * reach).sum()))
 
 
 def _pulls(

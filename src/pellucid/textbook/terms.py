@@ -142,13 +142,17 @@ class Terms:
         return f"{' + '.join(products + more)} = {_short(result)}"
 
 
-def _short(number: float) -> str:
+def _short(number: float | str) -> str:
+    """Six digits; negative ones in brackets, so that they read well in a product. A setting may be a word."""
+    if isinstance(number, str):
+        return number
     return f"({number:.6g})" if number < 0 else f"{number:.6g}"
 
 
 def gather(array: Array, index: Array) -> Array:
     """The elements of `array` at the rows of `index` (M, rank), as float64 (M,)."""
-    return np.asarray(array[tuple(index.T)], dtype=np.float64)
+    # A single number (a loss) has no axes: its one row of the index is empty.
+    return np.asarray(array[tuple(index.T)], dtype=np.float64).reshape(len(index))
 
 
 def grid(*axes: Any) -> Array:
