@@ -63,7 +63,7 @@ def leave(
     notes = []
     try:
         if history:
-            draw.curves(history, folder / "curves.png")
+            draw.curves(history, folder / "curves.png", best=epoch)
         note = draw.confusion(np.array(scores["confusion"]), recogniser.classes, folder / "confusion.png")
         if note:
             notes.append(note)

@@ -41,7 +41,9 @@ class Forward:
         """Logits (N, classes), float32 or float64, of uint8 pictures (N, H, W, C)."""
         x_nchw = self.preprocess.normalise(x_nhwc, DTYPES[self.engine.precision])
         if self.engine.layout == "nchw":
-            x_nchw = x_nchw.contiguous()
+            # Through one flat view, since with one channel the NHWC strides count as contiguous too, and torch would
+            # take them for channels last all the way through the network.
+            x_nchw = x_nchw.contiguous().view(-1).view(x_nchw.shape)
         with self._arithmetic(x_nhwc.device.type):
             logits_nk: torch.Tensor = self.model(x_nchw)
         return logits_nk.float() if self.engine.precision == "bfloat16" else logits_nk
