@@ -195,6 +195,8 @@ class Preprocess:
             if isinstance(found, bool) != isinstance(value, bool) or found != value:
                 raise DataError(f"{place}: {key} is {found!r:.60}, and only {value!r} is understood: mend it")
         resize, channels = _setting(config, "resize", str, place), _setting(config, "channels", int, place)
+        if resize not in get_args(Resize):
+            raise DataError(f"{place}: resize {resize!r} is no way to resize: {did_you_mean(resize, get_args(Resize))}")
         size = _size(config, place)
         mean, std = (_numbers(_setting(config, key, list, place), key, place) for key in ("image_mean", "image_std"))
         try:
