@@ -40,9 +40,7 @@ def test_settings_are_flat_and_no_two_share_a_name() -> None:
         inner.name
         for outer in dataclasses.fields(Recipe)
         for inner in (
-            dataclasses.fields(outer.default_factory())  # type: ignore[arg-type]
-            if outer.default_factory is not dataclasses.MISSING
-            else [outer]
+            dataclasses.fields(outer.default_factory()) if outer.default_factory is not dataclasses.MISSING else [outer]
         )
     ]
     assert len(names) == len(set(names))

@@ -68,7 +68,7 @@ def test_random_numbers_are_uniform_whatever_varies(vary: str) -> None:
         values = uniform(7, 3, np.arange(n), 1)
     else:
         fixed = {"seed": 7, "epoch": 3, "stream": 1}
-        values = np.concatenate([uniform(index_n=np.array([5]), **{**fixed, vary: i}) for i in range(n)])  # type: ignore[arg-type]
+        values = np.concatenate([uniform(index_n=np.array([5]), **{**fixed, vary: i}) for i in range(n)])
     assert values.min() >= 0
     assert values.max() < 1
     assert stats.kstest(values, "uniform").pvalue > 1e-3

@@ -13,9 +13,9 @@ from pellucid.training.interrupt import Interrupt
 def test_the_first_signal_asks(number: int) -> None:
     before = signal.getsignal(number)
     with Interrupt() as interrupt:
-        assert not interrupt.asked
+        before_asking = interrupt.asked
         os.kill(os.getpid(), number)
-        assert interrupt.asked
+        assert (before_asking, interrupt.asked) == (False, True)
         assert signal.getsignal(number) == before
     assert signal.getsignal(number) == before
 

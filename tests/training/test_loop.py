@@ -84,7 +84,7 @@ def test_an_epoch_left_and_taken_up_again_ends_as_one_that_was_not() -> None:
 def test_the_rate_follows_the_schedule_step_by_step() -> None:
     optimisation = Optimisation(epochs=2, batch_size=10, lr=1.0, schedule="cosine")
     training = task(network(), engine(), optimisation)
-    rates = []
+    rates: list[float] = []
     for _ in range(2):
         rates.extend(training.optimizer.param_groups[0]["lr"] for _ in training.run_epoch())
     assert rates[0] == 1.0

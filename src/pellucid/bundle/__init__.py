@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pellucid.bundle.evaluate import evaluate
+from pellucid.bundle.evaluation import evaluate
 from pellucid.bundle.folder import load, save, verify
 from pellucid.bundle.recogniser import Prediction, Recogniser, infer
 
