@@ -1,7 +1,8 @@
 """The textbook: every operation of a convolutional or recurrent network by hand, in NumPy alone.
 
 `OPERATIONS` holds them by name: each with its forward pass, its backward pass derived by hand, and its `terms`: which
-numbers one number is made of. See `operation.Operation` for how they are called, and `terms.Terms` for what they answer.
+numbers one number is made of. See `operation.Operation` for how they are called, and `terms.Terms` for what they
+answer. `OPTIMISERS` holds the update rules; schedules, initialisers, averages and sizes are modules of their own.
 
 >>> import numpy as np
 >>> from pellucid import textbook
@@ -36,6 +37,7 @@ from pellucid.textbook import (
     transposed,
     variants,
 )
+from pellucid.textbook.optimiser import OPTIMISERS, Optimiser
 from pellucid.textbook.operation import Argument, Attribute, Operation
 from pellucid.textbook.terms import Factor, Group, Term, Terms
 
@@ -63,8 +65,17 @@ _PAGES = (
 )
 
 #: Every operation by name.
-OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {operation.name: operation for page in _PAGES for operation in page.OPERATIONS}
-)
+OPERATIONS: Mapping[str, Operation] = {operation.name: operation for page in _PAGES for operation in page.OPERATIONS}
 
-__all__ = ["OPERATIONS", "Argument", "Attribute", "Factor", "Group", "Operation", "Term", "Terms"]
+__all__ = [
+    "OPERATIONS",
+    "OPTIMISERS",
+    "Argument",
+    "Attribute",
+    "Factor",
+    "Group",
+    "Operation",
+    "Optimiser",
+    "Term",
+    "Terms",
+]

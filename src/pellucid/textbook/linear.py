@@ -11,6 +11,7 @@ $$\frac{\partial L}{\partial x_{nd}} = \sum_o \frac{\partial L}{\partial y_{no}}
 Axes: N batch, D inputs, O outputs; x may have more axes before D, each treated like N. With weights and biases a layer
 from 1000·1000 pixels to 100 units has (1000·1000 + 1)·100 = 100,000,100 parameters: why images are convolved instead.
 
+>>> import numpy as np
 >>> y, kept = forward(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.5, -1.0]]), np.array([10.0, 0.0]))
 >>> y.tolist()
 [[21.0, -1.5]]
