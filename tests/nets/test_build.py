@@ -73,17 +73,19 @@ def test_lenet5_explains_other_sizes() -> None:
 
 LAYER = st.one_of(
     st.builds(
-        "CONV({}, kernel={}, stride={}, padding={}, dilation={}, activation={}, norm={})".format,
-        st.integers(1, 4),
+        "CONV({}, kernel={}, stride={}, padding={}, dilation={}, activation={}, norm={}, groups={}, bias={})".format,
+        st.sampled_from([3, 6]),
         st.integers(1, 5),
         st.integers(1, 3),
         st.sampled_from(["same", "valid", 0, 1, 2]),
         st.integers(1, 2),
         st.sampled_from([*ACTIVATIONS, "none"]),
         st.sampled_from(["batch", "none"]),
+        st.sampled_from([1, 3]),
+        st.sampled_from(["true", "false"]),
     ),
     st.builds("POOL({}, {}, stride={})".format, st.integers(1, 3), st.sampled_from(["max", "avg"]), st.integers(1, 3)),
-    st.sampled_from(["POOL", "POOL(3, padding=1)?", "BATCHNORM", "DROPOUT(0.2)", "[CONV(2) -> POOL?]*2"]),
+    st.sampled_from(["POOL", "POOL(3, padding=1)?", "BATCHNORM", "DROPOUT(0.2)", "[CONV(3) -> POOL?]*2"]),
 )
 TAIL = st.sampled_from(
     ["FC(5)", "FC(4, activation=tanh) -> FC(5)", "GLOBALPOOL(max) -> FC(5)", "FLATTEN -> FC(classes)"]
@@ -106,6 +108,8 @@ def test_planned_shapes_are_torchs(layers: list[str], tail: str, height: int, wi
         x = part(x)
         shapes[name.split("_")[0]] = tuple(x.shape[1:])
     assert shapes == {item.name: item.after for item in placed}
+    parts = [part for item in placed for part in item.layer.parts(item.before)]
+    assert [part.parameters for part in parts] == [count(part) for part in model.children()]
     # What the plan writes reads back as the same network.
     again = f"INPUT(3,{height},{width}) -> " + " -> ".join(item.layer.text for item in placed)
     assert [(item.name, item.layer) for item in plan(read(again), None, 5)] == [(p.name, p.layer) for p in placed]
@@ -149,6 +153,14 @@ def test_a_seed_decides_the_weights_and_nothing_else(net: str) -> None:
     state = torch.get_rng_state()
     nets.build(net, 3, (1, 32, 32), seed=5)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_seed_leaves_accelerators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeded(seed: int) -> None:
+        pytest.fail(f"the generators of the accelerators were seeded with {seed}")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+    nets.build("quick", 3, (1, 8, 8), seed=5)
 
 
 def test_without_a_seed_torchs_own_numbers_decide() -> None:

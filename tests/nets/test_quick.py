@@ -102,6 +102,16 @@ def test_the_numbers_keep_their_spread() -> None:
     assert 0.5 < y_noij.square().mean().item() < 2
 
 
+def test_the_residual_branch_is_added() -> None:
+    """With a branch that gives only zeros, a block is its first half; the branch's own numbers come on top."""
+    block = nets.build("quick", 2, (3, 16, 16), seed=0).get_submodule("block1").eval()
+    x_nchw = images(2, 16, 16, 16)
+    half = torch.relu(block.get_submodule("norm")(block.get_submodule("pool")(block.get_submodule("conv")(x_nchw))))
+    torch.testing.assert_close(block(x_nchw), half + block.get_submodule("residual")(half))
+    nn.init.zeros_(block.get_parameter("residual.norm.weight"))
+    torch.testing.assert_close(block(x_nchw), half)
+
+
 def test_names() -> None:
     model = nets.build("quick", 10, (3, 32, 32))
     assert [name for name, _ in model.named_children()] == [

@@ -205,6 +205,10 @@ def test_anything_else_names_the_layer_and_passes_on_what_torch_says() -> None:
     assert message.startswith("1 got an input of 2×3×8×8 and failed with RuntimeError: ")
     assert len(message) < 300
 
+    # A layer whose sizes are right is not blamed for them.
+    mixed = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Linear(4, 2).double())
+    assert re.match(r"2 got an input of 2×4 and failed with RuntimeError: .*dtype", refusal(mixed, (1, 2, 2)))
+
     class Long(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise ValueError("no\n " * 500)

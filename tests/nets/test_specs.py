@@ -44,6 +44,10 @@ def test_parts_are_named_after_their_layer() -> None:
         ("_leaky_relu", "LeakyReLU"),
     ]
     assert [part.suffix for part in Conv(8, activation="none").parts((3, 8, 8))] == [""]
+    pools = [Pool(), Pool(kind="avg"), Pool("global"), Pool("global", "max")]
+    assert [pool.parts((3, 8, 8))[0].make for pool in pools] == [
+        "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d",
+    ]  # fmt: skip
     assert [part.make for part in BatchNorm().parts((16,))] == ["BatchNorm1d"]
 
 

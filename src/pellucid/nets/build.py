@@ -94,9 +94,7 @@ def parse(
     """
     net = read(text)
     placed = plan(net, image, classes)
-    with torch.device("meta"):
-        parts = _modules(placed, text).named_children()
-        sizes = {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts}
+    sizes = {item.name: sum(part.parameters for part in item.layer.parts(item.before)) for item in placed}
     if sum(sizes.values()) > MOST_PARAMETERS:
         heaviest = max(sizes, key=lambda name: sizes[name])
         raise UsageError(

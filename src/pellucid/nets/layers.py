@@ -26,10 +26,10 @@ class SameConv2d(nn.Conv2d):
                 input.shape[-2:], self.kernel_size, self.stride, self.dilation, strict=True
             )
         )
-        own = (min(top, bottom), min(left, right))
         if top != bottom or left != right:
-            input = F.pad(input, (left - own[1], right - own[1], top - own[0], bottom - own[0]))  # noqa: A001
-        return F.conv2d(input, self.weight, self.bias, self.stride, own, self.dilation, self.groups)
+            # Only the odd rows, which never stand before: the convolution adds the rest.
+            input = F.pad(input, (0, right - left, 0, bottom - top))  # noqa: A001
+        return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         """As `nn.Conv2d` writes itself, with `padding=same`."""

@@ -71,11 +71,12 @@ def option(values: Values, default: Any = dataclasses.MISSING, *, placed: bool =
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One torch module: what stands after the layer's name, the class, and what it is called with."""
+    """One torch module: what stands after the layer's name, the class, what it is called with, and its parameters."""
 
     suffix: str
     make: str
     settings: dict[str, Any]
+    parameters: int = 0
     gain: str = ""
     """The activation that follows, for the size of the first weights."""
 
@@ -186,9 +187,10 @@ class Conv(Layer):
                 "groups": self.groups,
                 "bias": self.bias,
             },
+            parameters=self.filters * (shape[0] // self.groups * self.kernel**2 + self.bias),
             gain=self.activation,
         )
-        norm = (Part("_norm", "BatchNorm2d", {"num_features": self.filters}),) if self.norm == "batch" else ()
+        norm = (_batch_norm("_norm", "BatchNorm2d", self.filters),) if self.norm == "batch" else ()
         return (conv, *norm, *_activation(self.activation))
 
 
@@ -269,7 +271,9 @@ class FullyConnected(Layer):
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """`fc1`, `fc1_relu`."""
         settings = {"in_features": shape[0], "out_features": self.units, "bias": self.bias}
-        return (Part("", "Linear", settings, gain=self.activation), *_activation(self.activation))
+        assert isinstance(self.units, int)
+        count = self.units * (shape[0] + self.bias)
+        return (Part("", "Linear", settings, count, gain=self.activation), *_activation(self.activation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +304,7 @@ class BatchNorm(Layer):
 
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """`batchnorm1`."""
-        return (Part("", "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d", {"num_features": shape[0]}),)
+        return (_batch_norm("", "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d", shape[0]),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +321,10 @@ class Flatten(Layer):
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """`flatten`."""
         return (Part("", "Flatten", {}),)
+
+
+def _batch_norm(suffix: str, make: str, channels: int) -> Part:
+    return Part(suffix, make, {"num_features": channels}, 2 * channels)
 
 
 def _activation(name: str) -> tuple[Part, ...]:

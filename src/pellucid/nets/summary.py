@@ -65,8 +65,8 @@ class Summary:
 def summary(model: nn.Module, image: Shape) -> Summary:
     """The layers of `model` for an image (C, H, W).
 
-    One pass is run, on torch's meta device where the model allows it; the model is left as it was. Raises ShapeError,
-    with the explanation, where the model does not take such images.
+    One pass is run, on a batch of two; the model is left as it was. Raises ShapeError, with the explanation, where the
+    model does not take such images.
     """
     watched = watch(model, whole_image(image))
     if watched.error is not None:

@@ -66,33 +66,23 @@ def first_shape(value: Any) -> Shape | None:
 def watch(model: nn.Module, image: Shape | torch.Tensor) -> Watched:
     """Run `model` once, in evaluation mode, on a batch of images of shape `image` (C, H, W), or on a tensor as it is.
 
-    The run is on torch's meta device, which has shapes but no numbers; where that fails, on real ones. What the model
-    raises is kept in `error`, not raised.
+    What the model raises is kept in `error`, not raised. The run is where its weights are, be it the meta device.
     """
     if any(is_lazy(weight) for weight in model.parameters()):
         # A first pass would settle the shapes of these for good.
         model = copy.deepcopy(model)
-    else:
-        watched = _run_meta(model, image)
-        if watched.error is None:
-            return watched
-    return _run(model, image)
-
-
-def _run_meta(model: nn.Module, image: Shape | torch.Tensor) -> Watched:
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    stand_ins = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    batch = _batch(model, image).to("meta")
-    # What is no parameter or buffer may still be real, and draw real random numbers.
-    with _same_buffers(model), torch.random.fork_rng(devices=_devices(model)):
-        return _watched(model, lambda: torch.func.functional_call(model, stand_ins, (batch,)))
-
-
-def _run(model: nn.Module, image: Shape | torch.Tensor) -> Watched:
     weight = next(iter(model.parameters()), torch.empty(0))
     batch = _batch(model, image).to(weight.device)
-    with _same_buffers(model), torch.random.fork_rng(devices=_devices(model)):
-        return _watched(model, lambda: model(batch))
+    watched = Watched(model)
+    state = (_same_buffers(model), torch.random.fork_rng(devices=_devices(model)), torch.no_grad(), _evaluating(model))
+    with contextlib.ExitStack() as stack:
+        for kept in (*state, _hooked(model, watched)):
+            stack.enter_context(kept)
+        try:
+            watched.output = model(batch)
+        except Exception as error:  # noqa: BLE001  what any model raises is the answer
+            watched.error = error
+    return watched
 
 
 def _devices(model: nn.Module) -> list[torch.device]:
@@ -104,16 +94,6 @@ def _batch(model: nn.Module, image: Shape | torch.Tensor) -> torch.Tensor:
         return image.detach()
     kind = next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
     return torch.zeros(BATCH, *image, dtype=kind)
-
-
-def _watched(model: nn.Module, run: Any) -> Watched:
-    watched = Watched(model)
-    with torch.no_grad(), _evaluating(model), _hooked(model, watched):
-        try:
-            watched.output = run()
-        except Exception as error:  # noqa: BLE001  what any model raises is the answer
-            watched.error = error
-    return watched
 
 
 @contextlib.contextmanager
