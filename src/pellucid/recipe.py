@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 from pellucid.errors import UsageError, did_you_mean
+from pellucid.files import read_json
 
 Augmentation = Literal["flip", "shift"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -82,10 +84,10 @@ class Pictures:
 class Optimisation:
     """How the weights are found."""
 
-    epochs: int = 10
-    """How many times every training picture is seen."""
-    batch_size: int = 128
-    """Pictures a step."""
+    epochs: int | None = None
+    """How many times every training picture is seen. 10 unless given, and more where pictures are few."""
+    batch_size: int | None = None
+    """Pictures a step. 128 unless given, and fewer where pictures are few."""
     optimizer: Optimizer = "nesterov"
     """The rule of a step."""
     lr: float | None = None
@@ -101,8 +103,9 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        _whole("--epochs", self.epochs, 1, 1_000_000)
-        _whole("--batch-size", self.batch_size, 1, 1_000_000)
+        for flag, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
+            if value is not None:
+                _whole(flag, value, 1, 1_000_000)
         _between("--weight-decay", self.weight_decay, 0, 1)
         _between("--label-smoothing", self.label_smoothing, 0, 1, high_open=True)
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
@@ -117,6 +120,16 @@ class Optimisation:
     def rate(self) -> float:
         """The learning rate given, else the optimiser's usual one."""
         return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+
+
+def usual_epochs(pictures: int) -> int:
+    """Epochs for so many training pictures: some ten thousand looks, within 10 to 40 epochs."""
+    return min(40, max(10, math.ceil(10_000 / pictures)))
+
+
+def usual_batch_size(pictures: int) -> int:
+    """Pictures a step for so many training pictures: 128, but about ten steps an epoch where there are few."""
+    return min(128, max(16, 2 ** math.floor(math.log2(max(1, pictures / 10)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +185,17 @@ class Recipe:
         """
         recipe: Recipe = _from_json(cls, values, place)
         return recipe
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """A recipe from a JSON file; a run's `recipe.json` has its measurements beside it, which are passed over.
+
+    Raises DataError for a file that cannot be read, UsageError for settings that make no sense.
+    """
+    values = read_json(path)
+    if isinstance(values, dict):
+        values.pop("measured", None)
+    return Recipe.from_json(values, os.fspath(path))
 
 
 #: Recipes by name, each a change to the defaults above; `--preset` starts from one.

@@ -14,7 +14,7 @@ SOURCE = Path(pellucid.__file__).parent
 BASE = {"errors", "recipe", "files", "scores"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "recipe": {"errors"},
+    "recipe": {"errors", "files"},
     "files": {"errors"},
     "scores": {"errors"},
     "textbook": set(),

@@ -19,7 +19,7 @@ def task(model: nn.Module, engine: Engine, optimisation: Optimisation, n: int = 
     pixels = torch.randint(0, 256, (n, 8, 8, 3), generator=generator).to(torch.uint8)
     labels = torch.randint(0, 4, (n,), generator=generator)
     preprocess = Preprocess(size=(8, 8), resize="crop", channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    batches = Batches(pixels, labels, preprocess, (), optimisation.batch_size, seed=0)
+    batches = Batches(pixels, labels, preprocess, (), optimisation.batch_size or 128, seed=0)
     return Training(place(model, engine, CPU), batches, optimisation, engine, make_loss(optimisation))
 
 

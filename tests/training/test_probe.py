@@ -4,6 +4,7 @@ import copy
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,17 +20,17 @@ from pellucid.training.losses import make_loss
 CPU = torch.device("cpu")
 
 
-def scene() -> tuple[torch.nn.Module, Batches, Recipe]:
-    recipe = settle(Recipe(data="x"), net="lenet5", batch_size=8)
+def scene(batch_size: int = 8, **pins: object) -> tuple[torch.nn.Module, Batches, Recipe]:
+    recipe = settle(Recipe(data="x"), net="lenet5", batch_size=batch_size, **pins)
     pixels = torch.zeros((16, 32, 32, 1), dtype=torch.uint8)
     preprocess = Preprocess(size=(32, 32), resize="crop", channels=1, mean=(0.5,), std=(0.5,))
     model = nets.build("lenet5", 10, (1, 32, 32), seed=0)
-    return model, Batches(pixels, torch.zeros(16, dtype=torch.int64), preprocess, (), 8, 0), recipe
+    return model, Batches(pixels, torch.zeros(16, dtype=torch.int64), preprocess, (), batch_size, 0), recipe
 
 
-def choose(again: bool = False, **pins: object) -> probe.Measured:
-    model, batches, recipe = scene()
-    return probe.choose(model, batches, settle(recipe, **pins), make_loss(recipe.optimisation), again=again)
+def choose(again: bool = False, **settings: Any) -> probe.Measured:
+    model, batches, recipe = scene(**settings)
+    return probe.choose(model, batches, recipe, make_loss(recipe.optimisation), again=again)
 
 
 def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

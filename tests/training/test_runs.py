@@ -15,8 +15,8 @@ from torch import nn
 
 import pellucid
 from pellucid.errors import DataError, PellucidError, UsageError
-from pellucid.recipe import Recipe, settle
-from pellucid.training import Epoch, Event, Progress, Run, Started, Understood, read_recipe, resume, run
+from pellucid.recipe import Recipe, read_recipe, settle
+from pellucid.training import Epoch, Event, Progress, Run, Started, Understood, resume, run
 
 EPOCH_KEYS = [
     "epoch",

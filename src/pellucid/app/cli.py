@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pellucid import __version__
 from pellucid.errors import PellucidError, did_you_mean
 
-#: Command -> (module of this room whose `main(arguments) -> exit code` runs it, what it is for).
+#: Command -> (module of this room whose `main(options) -> exit code` runs it, what it is for).
 COMMANDS = {
     "train": ("pellucid.app.train", "train a network on a folder of pictures, or on a data set by name"),
     "eval": ("pellucid.app.eval", "how good a trained network is on labelled pictures"),
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _complain(f"no command {command!r}: {did_you_mean(command, COMMANDS)} (pellucid --help)", 2)
     try:
-        return int(importlib.import_module(COMMANDS[command][0]).main(rest))
+        # The arguments first, by a module that does without torch: a mistake in them is answered at once.
+        options = importlib.import_module("pellucid.app.flags").read(command, rest)
+        return int(importlib.import_module(COMMANDS[command][0]).main(options))
     except PellucidError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
 from rich.table import Table
 
 from pellucid import bundle
-from pellucid.app import options
+from pellucid.app.flags import Eval
 from pellucid.app.show import console, sentence
 
 
-@dataclass(frozen=True)
-class Options:
-    """How good a trained network is on labelled pictures: on test if DATA has it, else on val."""
-
-    run: Annotated[str, tyro.conf.Positional]
-    """A run folder, or a bundle."""
-    data: Annotated[str, tyro.conf.Positional]
-    """A folder, a CSV file or a name, as for train."""
-    split: Literal["auto", "train", "val", "test"] = "auto"
-    """Which pictures; auto is test, else val, and never a training picture."""
-    json: bool = False
-    """Print one JSON document."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run `pellucid eval`; returns the exit code."""
-    chosen = options.parse(Options, arguments, command="eval")
-    scores = bundle.evaluate(chosen.run, chosen.data, split=None if chosen.split == "auto" else chosen.split)
+def main(options: Eval) -> int:
+    """Evaluate and show it."""
+    scores = bundle.evaluate(options.run, options.data, split=None if options.split == "auto" else options.split)
     why = scores.pop("why")
-    if chosen.json:
+    if options.json:
         console(to_stderr=True).print(f"{scores['split']}: {why}", soft_wrap=True)
         print(json.dumps(scores, ensure_ascii=False, allow_nan=False))
     else:

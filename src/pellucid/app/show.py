@@ -63,9 +63,8 @@ class Show:
 
     def _understood(self, task: Task) -> None:
         source, about, recipe = task.source, task.understanding, task.recipe
-        names = ", ".join(source.classes[:LISTED])
-        more = f" and {len(source.classes) - LISTED} more" if len(source.classes) > LISTED else ""
-        self._print(f"data     {source.place} ({len(source.classes)} classes: {names}{more})")
+        self._print(f"data     {source.name if source.kind == 'named' else source.place}")
+        self._print(f"classes  {_classes(about)}")
         held = f"{recipe.pictures.val:.0%} of train, stratified" if task.val_split_off else "the data's own"
         test = f", test {len(source.splits['test']):,} (not looked at)" if "test" in source.splits else ""
         self._print(f"split    train {len(task.train):,}, val {len(task.val):,} ({held}){test}")
@@ -78,13 +77,8 @@ class Show:
             self._print(f"left out {bad}")
         recipe = event.recipe
         summary = nets.summary(event.model, event.image)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in ("layer", "", "output", "size", "parameters"):
-            table.add_column(heading, justify="right" if heading == "parameters" else "left")
-        for row in summary.rows:
-            table.add_row(row.name, row.layer, "×".join(map(str, row.output or ())), row.formula, f"{row.parameters:,}")
         self._print("")
-        self.console.print(table)
+        self.console.print(_layers(summary, event.image))
         self._print(f"{summary.parameters:,} parameters. {summary.first_layer_as_fc}")
         optimisation, engine = recipe.optimisation, recipe.engine
         self._print("")
@@ -95,7 +89,7 @@ class Show:
         self._print(f"engine   {engine.precision}, {engine.layout}, {_threads(engine.threads)}{_measured(event)}")
         self._print(f"run      {event.folder}")
         self._print("")
-        self.epochs = optimisation.epochs
+        self.epochs = optimisation.epochs or 0
 
     def _reading(self, event: Reading) -> None:
         self._live(f"reading {event.split}", event.done, event.total, "")
@@ -155,6 +149,33 @@ def sentence(scores: dict[str, Any], split: str) -> str:
         f"accuracy {scores['accuracy']:.3f} on {split} (95 % interval {scores['accuracy_low']:.3f} to "
         f"{scores['accuracy_high']:.3f}, n = {scores['n']:,}; always the commonest class: {scores['baseline']:.3f})"
     )
+
+
+def _layers(summary: nets.Summary, image: tuple[int, ...]) -> Table:
+    """The layers that change a shape or have parameters; `str(summary)` has them all."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("layer", "output", "size", "parameters"):
+        table.add_column(heading, justify="right" if heading == "parameters" else "left", no_wrap=heading != "size")
+    table.add_row("", "×".join(map(str, image)), "the image", "")
+    before: tuple[int, ...] | None = image
+    for row in summary.rows:
+        if row.parameters or row.output != before:
+            table.add_row(row.name, "×".join(map(str, row.output or ())), row.formula, f"{row.parameters:,}")
+        before = row.output
+    return table
+
+
+def _classes(about: Understanding) -> str:
+    """How many classes, and how many training pictures of each."""
+    counts = about.counts["train"]
+    names = list(counts)[:LISTED]
+    more = f", and {len(counts) - LISTED} more" if len(counts) > LISTED else ""
+    if len(set(counts.values())) == 1:
+        return f"{len(counts)}, {next(iter(counts.values())):,} pictures each: {', '.join(names)}{more}"
+    listed = ", ".join(f"{name} {counts[name]:,}" for name in names)
+    fewest, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+    spread = f" (fewest: {fewest} {counts[fewest]:,}; most: {most} {counts[most]:,})" if more else ""
+    return f"{len(counts)}: {listed}{more}{spread}"
 
 
 def _sizes(about: Understanding) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pellucid.training.api import train
-from pellucid.training.runs import Epoch, Event, Progress, Reading, Run, Started, Understood, read_recipe, resume, run
+from pellucid.training.runs import Epoch, Event, Progress, Reading, Run, Started, Understood, resume, run
 
 __all__ = [
     "Epoch",
@@ -13,7 +13,6 @@ __all__ = [
     "Run",
     "Started",
     "Understood",
-    "read_recipe",
     "resume",
     "run",
     "train",

@@ -15,7 +15,7 @@ from torch import nn
 
 from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
-from pellucid.recipe import Engine, Optimisation
+from pellucid.recipe import Engine, Optimisation, usual_epochs
 from pellucid.training.losses import Loss
 from pellucid.training.optimise import learning_rate, make_optimizer
 
@@ -63,6 +63,7 @@ class Training:
         self.model = model
         self.batches = batches
         self.optimisation = optimisation
+        self.epochs = optimisation.epochs or usual_epochs(len(batches.labels_n))
         self.engine = engine
         self.forward = Forward(model, batches.preprocess, engine)
         self.loss = loss
@@ -76,7 +77,7 @@ class Training:
     @property
     def steps(self) -> int:
         """Steps in the whole run."""
-        return self.optimisation.epochs * len(self.batches)
+        return self.epochs * len(self.batches)
 
     @property
     def epoch(self) -> int:

@@ -165,7 +165,7 @@ def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
         torch.__version__,
         recipe.net,
         recipe.optimisation.optimizer,
-        recipe.optimisation.batch_size,
+        batches.batch_size,
         list(batches.pixels_nhwc.shape[1:]),
         batches.augment,
         [dataclasses.asdict(engine) for engine in tried],

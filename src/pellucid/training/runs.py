@@ -39,7 +39,7 @@ from pellucid.files import (
     write_tensors,
     write_text,
 )
-from pellucid.recipe import Recipe, settle
+from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.scores import evaluation
 from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from pellucid.training.interrupt import Interrupt
@@ -226,14 +226,6 @@ def _finished(folder: Path, model: nn.Module | None) -> Run | None:
         raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """A recipe from a file; a run's `recipe.json` carries its measurements beside it."""
-    values = read_json(Path(path))
-    if isinstance(values, dict):
-        values.pop("measured", None)
-    return Recipe.from_json(values, str(path))
-
-
 def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
     """Load pictures in a thread of its own, telling now and then how many are done."""
     done = 0
@@ -278,7 +270,7 @@ def _set_up(
         torch.from_numpy(train.labels).to(device),
         task.preprocess,
         tuple(recipe.pictures.augment or ()),
-        recipe.optimisation.batch_size,
+        recipe.optimisation.batch_size or usual_batch_size(len(train.labels)),
         recipe.seed,
     )
     if model is None:

@@ -1,0 +1,127 @@
+"""The options of each command, as dataclasses. Nothing here needs torch, so `--help` and a mistyped flag never wait."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from pellucid.errors import UsageError, did_you_mean
+from pellucid.recipe import PRESETS, Recipe, read_recipe
+
+T = TypeVar("T")
+
+Run = Annotated[str, tyro.conf.Positional]
+Json = Annotated[bool, tyro.conf.arg(help="Print the result as JSON, and all else on stderr.")]
+
+
+@dataclass(frozen=True)
+class Train(Recipe):
+    """Train a network on labelled pictures.
+
+    DATA is a folder with one folder of pictures a class (or with train/, val/, test/ of such), a CSV of path,label, or
+    one of: digits, mnist, fashion-mnist, cifar10, cifar100.
+    """
+
+    data: Annotated[str, tyro.conf.Positional] = ""
+    """A folder, a CSV file or a name."""
+    preset: str = "quick"
+    """Start from a recipe by name: quick, keras-cifar. Other flags change it."""
+    recipe: str = ""
+    """Start from a recipe file, such as RUN/recipe.json, which repeats that run. Other flags change it."""
+    out: str = ""
+    """The run folder to make; by default runs/DATA-NET-N."""
+    resume: str = ""
+    """Go on with this run folder; no other flag is needed."""
+    measure: bool = False
+    """Measure the quickest engine again, though one is remembered."""
+    json: Json = False
+
+    def the_recipe(self) -> Recipe:
+        """The part of the options that decides the run."""
+        return Recipe(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Recipe)})
+
+
+@dataclass(frozen=True)
+class Eval:
+    """How good a trained network is on labelled pictures: on test if DATA has it, else on val."""
+
+    run: Run
+    """A run folder, or a bundle."""
+    data: Annotated[str, tyro.conf.Positional]
+    """A folder, a CSV file or a name, as for train."""
+    split: Literal["auto", "train", "val", "test"] = "auto"
+    """Which pictures; auto is test, else val, and never a training picture."""
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What a trained network sees in picture files. With --json one object a file, one a line."""
+
+    run: Run
+    """A run folder, or a bundle."""
+    files: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Picture files."""
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Decode the raw pictures that a bundle carries, and compare the logits with those recorded (exit code 4)."""
+
+    run: Run
+    """A run folder, or a bundle."""
+    json: Json = False
+
+
+def read(command: str, arguments: Sequence[str]) -> Any:
+    """The options of a command, read from its arguments.
+
+    Flags are flat, whatever the nesting of the dataclasses behind them. Exits with 2, having said why, when the
+    arguments are not understood.
+    """
+    match command:
+        case "train":
+            return _parse(Train, arguments, command, _start(arguments))
+        case "eval":
+            return _parse(Eval, arguments, command)
+        case "predict":
+            return _parse(Predict, arguments, command)
+        case "verify":
+            return _parse(Verify, arguments, command)
+    raise AssertionError(command)
+
+
+def _parse(kind: type[T], arguments: Sequence[str], command: str, default: T | None = None) -> T:
+    chosen: T = tyro.cli(  # type: ignore[assignment]
+        kind,
+        prog=f"pellucid {command}",
+        args=list(arguments),
+        default=default,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    return chosen
+
+
+def _start(arguments: Sequence[str]) -> Train:
+    """The recipe that the other flags change: from --preset or --recipe, which are therefore read first."""
+    preset, recipe = _value(arguments, "--preset"), _value(arguments, "--recipe")
+    if preset and recipe:
+        raise UsageError("--preset and --recipe both say where to start from; leave one away")
+    if preset and preset not in PRESETS:
+        raise UsageError(f"--preset {preset!r} is not known: {did_you_mean(preset, PRESETS)}")
+    start = read_recipe(recipe) if recipe else PRESETS[preset or "quick"]
+    return Train(**{field.name: getattr(start, field.name) for field in dataclasses.fields(start)})
+
+
+def _value(arguments: Sequence[str], flag: str) -> str:
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+    return ""
