@@ -7,6 +7,8 @@ marked `text` are output.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shutil
@@ -58,10 +60,16 @@ def test_the_code_on_this_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
     if "PELLUCID_DATA" in os.environ and "flower-photos-small" in page.read_text("utf-8"):
         shutil.copytree(Path(os.environ["PELLUCID_DATA"]) / "flower-photos-small", work / "flower-photos-small")
     names: dict[str, object] = {"__name__": "__main__"}
-    for kind, code in blocks(page):
+    parts = blocks(page)
+    for i, (kind, code) in enumerate(parts):
         match kind:
             case "python":
-                exec(compile(code, str(page), "exec"), names)
+                said = io.StringIO()
+                with contextlib.redirect_stdout(said):
+                    exec(compile(code, str(page), "exec"), names)
+                # A `text` block behind a block that prints is what it prints, wherever its lines are broken.
+                if said.getvalue().strip() and i + 1 < len(parts) and parts[i + 1][0] == "text":
+                    assert said.getvalue().split() == parts[i + 1][1].split()
             case "sh":
                 lines = [line for line in code.splitlines() if not check_fetching(line)]
                 done = subprocess.run(["bash", "-euc", "\n".join(lines)], capture_output=True, text=True, check=False)
