@@ -264,14 +264,14 @@ def test_without_a_network_it_is_said_what_to_put_where(
     name: str, file: str, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("Name or service not known")
+        raise ConnectionError("Max retries exceeded with url: " + "x" * 500) from OSError("Name or service not known")
 
     monkeypatch.setattr(pooch, "retrieve", unreachable)
     own = {"mnist": "mnist", "cifar100": "cifar-100"}[name]
     with pytest.raises(DataError, match=r"^\w+: its files are not on this machine, and fetching failed") as caught:
         open_named(name)
     assert f"{file} into {root / own}" in str(caught.value)
-    assert "Name or service not known" in str(caught.value)
+    assert "fetching failed (Name or service not known): put" in str(caught.value)
     with pytest.raises(DataError, match="fetching is off"):
         open_named(name, fetch=False)
     monkeypatch.delenv("PELLUCID_DATA")

@@ -125,6 +125,8 @@ def test_grey_is_luma_as_itu_601_and_pillow_have_it() -> None:
     pixels = noise(64, 64, 3)
     out = made((64, 64), "crop", 1).fit(pixels)[:, :, 0]
     assert np.array_equal(out, np.array(Image.fromarray(pixels).convert("L")))
+    tall = noise(2500, 3, 3)
+    assert np.array_equal(made((2500, 3), "crop", 1).fit(tall)[:, :, 0], np.array(Image.fromarray(tall).convert("L")))
     luma = pixels @ np.array([0.299, 0.587, 0.114])
     assert np.abs(out - luma).max() <= 0.51
 

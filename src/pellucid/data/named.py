@@ -230,11 +230,18 @@ def _fetched(name: str, own: str, files: dict[str, tuple[str, str]], *, fetch: b
             pooch.retrieve(url, known_hash=f"md5:{md5}", fname=file, path=folder)
     except (OSError, ValueError) as error:
         # requests' errors are OSErrors; a wrong checksum is a ValueError.
-        reason = f"{type(error).__name__}: {error!s:.150}"
+        cause = f"{_innermost(error)!s:.150}"
         raise DataError(
-            f"{name}: its files are not on this machine, and fetching failed ({reason}): {remedy}"
+            f"{name}: its files are not on this machine, and fetching failed ({cause}): {remedy}"
         ) from error
     return folder
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What began it: the outer errors of a failed connection repeat the URL and the number of attempts."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def _images(split: str, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Images:

@@ -65,12 +65,18 @@ def open_source(data: str | os.PathLike[str], *, training: bool = True, fetch: b
     """
     if data in NAMES:
         return open_named(str(data), fetch=fetch)
+    if not os.fspath(data):
+        raise DataError(f"no data is named: {_EXPECTED}")
     path = Path(data).expanduser()
-    if path.is_dir():
+    try:
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "other" if path.exists() else ""
+    except OSError as error:
+        raise DataError(f"{os.fspath(data)!r:.200} cannot be looked at ({error.strerror}): {_EXPECTED}") from error
+    if found == "folder":
         return open_metadata(path, training=training) or open_folder(path, training=training)
-    if path.is_file() and path.suffix.lower() in {".csv", ".jsonl"}:
+    if found == "file" and path.suffix.lower() in {".csv", ".jsonl"}:
         return open_table(path, training=training)
-    if path.exists():
+    if found:
         raise DataError(f"{path}: is neither a folder nor a table (unpack it first, if it is an archive): {_EXPECTED}")
     raise DataError(
         f"{os.fspath(data)!r} is neither a data set's name nor a path that exists: {_hint(path)}{_EXPECTED}"
@@ -135,7 +141,9 @@ def _pair(sides: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[int, int
 
 def _hint(path: Path) -> str:
     """A near name, among the data sets and what stands beside where the path points."""
-    parent = path.parent
-    beside = [entry.name for entry in parent.iterdir() if not entry.name.startswith(".")] if parent.is_dir() else []
+    try:
+        beside = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+    except (OSError, ValueError):
+        beside = []
     near = did_you_mean(path.name, [*NAMES, *sorted(beside)])
     return f"{near} " if near.startswith("did") else ""

@@ -81,13 +81,13 @@ def _rows(table: Path, folder: Path, prefix: str, *, training: bool, inside: boo
     for line, values in _lines(table):
         place = f"{table}, line {line}"
         path = _path(values, place)
-        if "\\" in path and not (folder / path).exists():
+        if "\\" in path and not _is_file(folder / path):
             path = path.replace("\\", "/")  # written on Windows
         name = Path(os.path.normpath(path)).as_posix()
         file = folder / name
         if inside and (Path(name).is_absolute() or name.split("/")[0] == ".."):
             raise DataError(f"{place}: {path!r} is outside of {folder}: a metadata file names files in its own folder")
-        if training and not file.is_file():
+        if training and not _is_file(file):
             raise DataError(f"{place}: there is no file {str(file)!r}: mend the path, or take the row out")
         if name in seen:
             raise DataError(f"{place}: {path!r} stands in line {seen[name]} already: take one of the two rows out")
@@ -98,6 +98,13 @@ def _rows(table: Path, folder: Path, prefix: str, *, training: bool, inside: boo
     if not has_split and not prefix:
         rows = _split_by_path(rows, notes)
     return rows
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long, a folder that is barred
+        return False
 
 
 def _split_by_path(rows: list[Row], notes: list[str]) -> list[Row]:
