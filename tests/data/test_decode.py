@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -429,6 +431,20 @@ def test_a_jpeg_with_something_after_its_end_is_whole() -> None:
     raw = saved(smooth(64, 64), "JPEG")
     junk = np.random.default_rng(0).bytes(5000) + b"\xff\xda"
     assert np.array_equal(decode(raw + junk, "x"), decode(raw, "x"))
+
+
+def test_a_damaged_tiff_is_refused_without_a_word_on_stderr() -> None:
+    """Pillow logs an error here, which Python prints where no logging is set up."""
+    raw = bytearray(tiff(bytes(64), 8, 8, 8))
+    entry = raw.index(struct.pack("<HHIH", 277, 3, 1, 1))
+    raw[entry + 8 : entry + 10] = struct.pack("<H", 2048)
+    code = (
+        "import sys; from pellucid.data.decode import BadImage, decode\n"
+        "try: decode(sys.stdin.buffer.read(), 'x')\n"
+        "except BadImage: print('refused')"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], input=bytes(raw), capture_output=True, check=True)
+    assert (ran.stdout.strip(), ran.stderr) == (b"refused", b"")
 
 
 def test_damage_inside_a_png_is_found() -> None:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 import warnings
@@ -36,6 +37,9 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif"
 
 #: The largest picture that is decoded, in pixels.
 MAX_PIXELS = 100_000_000
+
+# What Pillow logs about a damaged file is said here, in the refusal; a program that sets up logging still gets it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 Kind = Literal["unreadable", "truncated", "empty", "not-an-image", "too-large"]
 
