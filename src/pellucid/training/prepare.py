@@ -63,10 +63,8 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         std=(1.0,) * channels,
     )
     image = (preprocess.channels, height, width)
-    if model is not None:
-        nets.check(model, image, len(source.classes))
-    else:
-        nets.check(nets.build(recipe.net, len(source.classes), image), image, len(source.classes))
+    classes = len(source.classes)
+    nets.check(model or nets.build(recipe.net, classes, image, seed=recipe.seed), image, classes)
     augment = recipe.pictures.augment
     recipe = settle(
         recipe,
