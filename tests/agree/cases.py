@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F  # noqa: N812  its name everywhere
 
 Array = npt.NDArray[Any]
 Pick = Callable[[int, int], int]
@@ -257,9 +257,7 @@ def mean(pick: Pick, rng: np.random.Generator) -> Example:
 # --- elementwise --------------------------------------------------------------------------------------------------
 
 
-def unary(
-    f: Callable[..., torch.Tensor], choices: tuple[dict[str, Any], ...] = ({},), smooth: bool = False
-) -> Case:
+def unary(f: Callable[..., torch.Tensor], choices: tuple[dict[str, Any], ...] = ({},), smooth: bool = False) -> Case:
     """An activation: torch's function takes the same settings by the names given in `choices` under "torch"."""
 
     def case(pick: Pick, rng: np.random.Generator) -> Example:
@@ -559,7 +557,9 @@ CASES: dict[str, Case] = {
     # torch's own hardsigmoid takes 1/6 in float32 on the way back, even in float64: right to 3e-8 only.
     "hard_sigmoid": unary(lambda x: F.relu6(x + 3) / 6),
     "hard_swish": unary(F.hardswish),
-    "softplus": unary(F.softplus, ({"torch": {"threshold": 1000}}, {"beta": 2.0, "torch": {"beta": 2.0, "threshold": 1000}}), True),
+    "softplus": unary(
+        F.softplus, ({"torch": {"threshold": 1000}}, {"beta": 2.0, "torch": {"beta": 2.0, "threshold": 1000}}), True
+    ),
     "softmax": softmax(torch.softmax),
     "log_softmax": softmax(torch.log_softmax),
     "mean_squared_error": mean_squared_error,
@@ -574,3 +574,8 @@ CASES: dict[str, Case] = {
     "clip_by_value": unary(lambda x, limit=1.0: x.clamp(-limit, limit), ({}, {"limit": 0.5})),
     "clip_by_norm": clip_by_norm,
 }
+
+
+def drawn(name: str, rng: np.random.Generator) -> Example:
+    """An example of an operation, everything chosen by one generator."""
+    return CASES[name](lambda low, high: int(rng.integers(low, high + 1)), rng)

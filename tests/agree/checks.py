@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from tests.agree.cases import Example
 
 from pellucid.textbook import Operation
-from tests.agree.cases import Example
 
 Array = npt.NDArray[Any]
 
@@ -53,7 +53,7 @@ def autograd(
         steps = [key for key in out if key == name or key.startswith(f"{name}@")]
         names += steps
         wanted += [out[key] for key in steps]
-    found = torch.autograd.grad(total, wanted, allow_unused=True)  # type: ignore[arg-type]
+    found: Any = torch.autograd.grad(total, wanted, allow_unused=True)  # type: ignore[arg-type]
     gradients: dict[str, Array] = {}
     parts: dict[str, list[Array]] = {}
     for name, tensor, gradient in zip(names, wanted, found, strict=True):
@@ -67,7 +67,9 @@ def autograd(
     return {name: out[name].detach().numpy() for name in operation.outputs if name in out}, gradients
 
 
-def pulled(operation: Operation, example: Example, outputs: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+def pulled(
+    operation: Operation, example: Example, outputs: dict[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
     """A random gradient for each output that has one."""
     names = example.pulled or operation.outputs
     return {name: rng.standard_normal(outputs[name].shape) for name in names}
@@ -88,7 +90,9 @@ def agree(operation: Operation, example: Example, rng: np.random.Generator) -> N
     for name, y in theirs.items():
         assert outputs[name].dtype == np.float64
         close(outputs[name], y, 1e-9, f"{operation.name} {name}")
-    assert set(gradients) == set(autograds), f"{operation.name} has gradients {sorted(gradients)}, torch {sorted(autograds)}"
+    assert set(gradients) == set(autograds), (
+        f"{operation.name} has gradients {sorted(gradients)}, torch {sorted(autograds)}"
+    )
     # A gradient that is all rounding (a normalised single number) is judged by what it was made from.
     floor = 1e-3 * max((float(np.abs(g).max()) for g in autograds.values() if g.size), default=0.0)
     for name, gradient in autograds.items():
@@ -99,7 +103,11 @@ def agree(operation: Operation, example: Example, rng: np.random.Generator) -> N
 
 
 def differences(
-    operation: Operation, example: Example, pulls: dict[str, Array], gradients: dict[str, Array], rng: np.random.Generator
+    operation: Operation,
+    example: Example,
+    pulls: dict[str, Array],
+    gradients: dict[str, Array],
+    rng: np.random.Generator,
 ) -> None:
     """(L(x + h) − L(x − h))/2h along a random direction of each array, and along a few single elements."""
     size = 1e-5
@@ -130,7 +138,11 @@ def differences(
 
 
 def single(
-    operation: Operation, example: Example, outputs: dict[str, Array], pulls: dict[str, Array], gradients: dict[str, Array]
+    operation: Operation,
+    example: Example,
+    outputs: dict[str, Array],
+    pulls: dict[str, Array],
+    gradients: dict[str, Array],
 ) -> None:
     """The same in float32: the type stays, and the numbers are near."""
 

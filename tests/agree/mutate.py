@@ -31,12 +31,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.agree.cases import drawn
+from tests.agree.checks import agree
 
 from pellucid.textbook import OPERATIONS, Operation
 from pellucid.textbook.elementwise import Elementwise
 from pellucid.textbook.recurrent import Recurrence
-from tests.agree.cases import CASES
-from tests.agree.checks import agree
 
 TRIES = 60
 ROOM = "pellucid.textbook"
@@ -230,7 +230,11 @@ def mutants(operation: Operation) -> Iterator[Mutant]:
         ends = list(returned(tree))
         for number, (parent, _, _, child) in enumerate(ends):
             whole = many(tree) and isinstance(parent, ast.Return)
-            for kind, change, written in (("sign", negated, "-d"), ("term", lost, "d * 0"), ("index", shifted, "shift(d)")):
+            for kind, change, written in (
+                ("sign", negated, "-d"),
+                ("term", lost, "d * 0"),
+                ("index", shifted, "shift(d)"),
+            ):
                 new = in_each(written, child) if whole else guarded(child, change)
                 yield planted(operation, target, tree, ends, kind, number, new)
 
@@ -260,7 +264,7 @@ def planted(
 
 def compiled(mutant: Mutant, probe: Probe) -> Any:
     scope = dict(mutant.target.__globals__) | {"np": np, "shift": shift, "each": each, "probe": probe}
-    exec(compile(mutant.tree, "<mutant>", "exec"), scope)  # noqa: S102  our own source, changed by us
+    exec(compile(mutant.tree, "<mutant>", "exec"), scope)
     return scope[mutant.target.__name__]
 
 
@@ -307,7 +311,7 @@ def caught(mutant: Mutant) -> str:
     operation = broken(OPERATIONS[mutant.operation], mutant, probe)
     for seed in range(TRIES):
         rng = np.random.default_rng(seed)
-        example = CASES[mutant.operation](lambda low, high, rng=rng: int(rng.integers(low, high + 1)), rng)
+        example = drawn(mutant.operation, rng)
         try:
             with np.errstate(all="ignore"):
                 agree(operation, example, rng)

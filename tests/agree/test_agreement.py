@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from pellucid.textbook import OPERATIONS
 from tests.agree.cases import CASES
 from tests.agree.checks import agree
+
+from pellucid.textbook import OPERATIONS
 
 #: What the textbook promises, word by word; a name that leaves the registry fails here.
 PROMISED = {

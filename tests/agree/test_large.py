@@ -37,7 +37,12 @@ LARGE: dict[str, tuple[list[Array | None], dict[str, Any]]] = {
     "softmax": ([normal(32, 1000) * 5], {}),
     "cross_entropy": ([normal(64, 1000) * 5, RNG.integers(0, 1000, 64)], {}),
     "lstm": (
-        [normal(2, 28, 28), None, None, *[w for d in (28, 64) for w in (normal(256, d) / 8, normal(256, 64) / 8, normal(256), None)]],
+        [
+            normal(2, 28, 28),
+            None,
+            None,
+            *[w for d in (28, 64) for w in (normal(256, d) / 8, normal(256, 64) / 8, normal(256), None)],
+        ],
         {},
     ),
 }

@@ -49,19 +49,26 @@ def network(weights: dict[str, Array]) -> nn.Sequential:
 @pytest.mark.parametrize(
     ("optimiser", "hyper", "epochs"), [("momentum", {"lr": 0.05, "momentum": 0.9}, 3), ("adam", {"lr": 0.002}, 1)]
 )
-def test_every_loss_is_torchs(optimiser: str, hyper: dict[str, float], epochs: int) -> None:
+def test_every_loss_is_torchs(optimiser: str, hyper: dict[str, Any], epochs: int) -> None:
     torch.set_num_threads(1)
     x, labels = digits()
     weights = lenet5.start(np.random.default_rng(0))
     net = network(weights)
-    engine: Any = torch.optim.SGD(net.parameters(), **hyper) if optimiser == "momentum" else torch.optim.Adam(net.parameters(), **hyper)
+    engine: Any = (
+        torch.optim.SGD(net.parameters(), **hyper)
+        if optimiser == "momentum"
+        else torch.optim.Adam(net.parameters(), **hyper)
+    )
     order = list(lenet5.epochs(np.random.default_rng(1), len(x), 64, epochs))
     after, losses = weights, []
-    for (loss, after), batch in zip(lenet5.train(weights, x, labels, iter(order), optimiser=optimiser, **hyper), order, strict=True):
+    for (loss, now), batch in zip(
+        lenet5.train(weights, x, labels, iter(order), optimiser=optimiser, **hyper), order, strict=True
+    ):
         theirs = nn.functional.cross_entropy(net(torch.from_numpy(x[batch])), torch.from_numpy(labels[batch]))
         engine.zero_grad()
-        theirs.backward()
+        theirs.backward()  # type: ignore[no-untyped-call]
         engine.step()
+        after = now
         assert loss == pytest.approx(theirs.item(), rel=1e-9)
         losses.append(loss)
     for name, parameter in net.named_parameters():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.agree.mutate import KINDS, caught, mutants, table
 
 from pellucid.textbook import OPERATIONS
-from tests.agree.mutate import KINDS, caught, mutants, table
 
 
 @pytest.mark.parametrize("name", list(OPERATIONS))

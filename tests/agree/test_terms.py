@@ -1,4 +1,4 @@
-"""`terms` and `grad_terms`: they recompute the number, their coefficients are autograd's, their scale bounds rounding."""
+"""`terms` and `grad_terms`: they recompute the number, coefficients are autograd's, the scale bounds rounding."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.agree.cases import Example, drawn
+from tests.agree.checks import autograd, forward, given, learnable, pulled
 
 from pellucid.textbook import OPERATIONS, Group, Operation, Terms
-from tests.agree.cases import CASES, Example
-from tests.agree.checks import autograd, forward, given, learnable, pulled
 
 Array = npt.NDArray[Any]
 NAMES = list(OPERATIONS)
@@ -24,7 +24,7 @@ MOST = 60
 def draw(name: str, seed: int) -> tuple[Operation, Example, np.random.Generator]:
     torch.set_num_threads(1)
     rng = np.random.default_rng([NAMES.index(name), seed])
-    return OPERATIONS[name], CASES[name](lambda low, high: int(rng.integers(low, high + 1)), rng), rng
+    return OPERATIONS[name], drawn(name, rng), rng
 
 
 def indices(shape: tuple[int, ...], rng: np.random.Generator) -> list[tuple[int, ...]]:
@@ -81,9 +81,7 @@ def test_every_gradient_is_recomputed(name: str) -> None:
         gradients = operation.backward(given(operation, pulls), kept)
         for wrt, gradient in gradients.items():
             for index in indices(gradient.shape, rng):
-                terms = operation.grad_terms(
-                    index, wrt, given(operation, pulls), *example.arrays, **example.attributes
-                )
+                terms = operation.grad_terms(index, wrt, given(operation, pulls), *example.arrays, **example.attributes)
                 assert terms.combine == "sum", "a gradient is linear in the gradients that reach it"
                 assert abs(terms.recompute() - float(gradient[index])) <= 1e-12 * terms.scale + 1e-300, (wrt, index)
 
@@ -117,11 +115,16 @@ def test_coefficients_are_autograds(name: str) -> None:
         points = leaves | {n: out[n] for n in example.interior}
         shapes = {n: tuple(t.shape) for n, t in points.items()}
         constants = {a.name for a in operation.arguments if not a.differentiable}
-        shapes |= {n: np.shape(a) for n, a in zip(operation.argument_names(len(example.arrays)), example.arrays, strict=True)}
+        shapes |= {
+            n: () if a is None else a.shape
+            for n, a in zip(operation.argument_names(len(example.arrays)), example.arrays, strict=True)
+        }
         slopes: dict[tuple[str, tuple[int, ...]], dict[str, Array]] = {}
         for output in [n for n in out if out[n].requires_grad]:
             for index in itertools.product(*map(range, out[output].shape)):
-                found = torch.autograd.grad(out[output][index], list(points.values()), retain_graph=True, allow_unused=True)
+                found: Any = torch.autograd.grad(
+                    out[output][index], list(points.values()), retain_graph=True, allow_unused=True
+                )
                 slopes[output, index] = {
                     n: np.zeros(shapes[n]) if g is None else g.numpy() for n, g in zip(points, found, strict=True)
                 }
@@ -150,7 +153,9 @@ def grad_coefficients(operation: Operation, example: Example, rng: np.random.Gen
                     listed[tuple(at)] = listed.get(tuple(at), 0.0) + coefficient
                 for (output, at_output), theirs in slopes.items():
                     if output == source:
-                        np.testing.assert_allclose(listed.get(at_output, 0.0), theirs[wrt][index], rtol=1e-8, atol=1e-10)
+                        np.testing.assert_allclose(
+                            listed.get(at_output, 0.0), theirs[wrt][index], rtol=1e-8, atol=1e-10
+                        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -216,7 +221,7 @@ def loosely(example: Example) -> Any:
 
     def run(*tensors: Any) -> Any:
         original = torch.testing.assert_close
-        torch.testing.assert_close = lambda a, b, **_: original(a, b, rtol=1e-4, atol=1e-5)  # type: ignore[assignment]
+        torch.testing.assert_close = lambda a, b, **_: original(a, b, rtol=1e-4, atol=1e-5)
         try:
             return example.torch(*tensors)
         finally:

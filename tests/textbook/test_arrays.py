@@ -48,11 +48,21 @@ def test_folding_is_the_transpose_of_windows(kernel: Any, stride: Any, dilation:
 
 @settings(max_examples=60, derandomize=True, deadline=None, database=None)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(1, 3), st.integers(0, 6))
-def test_covering_is_tapping_seen_from_the_input(kernel: int, stride: int, before: int, dilation: int, more: int) -> None:
+def test_covering_is_tapping_seen_from_the_input(
+    kernel: int, stride: int, before: int, dilation: int, more: int
+) -> None:
     size = dilation * (kernel - 1) + 1 + more
     out = arrays.out_size(size, kernel, stride, (before, before), dilation, "height")
-    seen = {(h, int(k), i) for i in range(out) for k, h in zip(*arrays.taps(i, kernel, stride, before, dilation, size), strict=True)}
-    back = {(h, int(k), int(i)) for h in range(size) for k, i in zip(*arrays.covers(h, kernel, stride, before, dilation, out), strict=True)}
+    seen = {
+        (h, int(k), i)
+        for i in range(out)
+        for k, h in zip(*arrays.taps(i, kernel, stride, before, dilation, size), strict=True)
+    }
+    back = {
+        (h, int(k), int(i))
+        for h in range(size)
+        for k, i in zip(*arrays.covers(h, kernel, stride, before, dilation, out), strict=True)
+    }
     assert {(int(h), k, i) for h, k, i in seen} == back
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pellucid.textbook import cells
 
 
-def weights(d: int, h: int, gates: int) -> list[np.ndarray]:
+def weights(d: int, h: int, gates: int) -> list[Any]:
     rng = np.random.default_rng(0)
     return [rng.standard_normal((gates * h, d)), rng.standard_normal((gates * h, h)), rng.standard_normal(gates * h)]
 
@@ -37,14 +39,16 @@ def test_the_cells_terms_are_its_gates() -> None:
 def test_the_output_of_an_rnn_cell() -> None:
     w = weights(2, 3, 1)
     w_hy = np.ones((1, 3))
-    out, _ = cells.rnn_forward(np.ones((1, 2)), np.zeros((1, 3)), *w, None, w_hy)
+    out, _ = cells.rnn_forward(np.ones((1, 2)), np.zeros((1, 3)), *w, w_hy=w_hy)
     assert out["y"][0, 0] == pytest.approx(out["h"].sum())
 
 
 def test_refusals() -> None:
     w = weights(2, 3, 4)
     x, h, c = np.ones((1, 2)), np.zeros((1, 3)), np.ones((1, 3))
-    with pytest.raises(ValueError, match=r"w_xh has shape \(12, 2\), but a = W_xh·x .* with 1 gate.* asks for \(3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"w_xh has shape \(12, 2\), but a = W_xh·x .* with 1 gate.* asks for \(3, 2\)"
+    ):
         cells.rnn_forward(x, h, *w)
     with pytest.raises(ValueError, match=r"c_prev has shape \(1, 2\), but c = f·c_prev"):
         cells.lstm_forward(x, h, c[:, :2], *w)

@@ -42,7 +42,12 @@ W = np.zeros((4, 2, 3, 3))
 @pytest.mark.parametrize(
     ("x", "w", "settings", "message"),
     [
-        (np.zeros((1, 3, 5, 5)), W, {}, r"x has shape \(1, 3, 5, 5\) and w \(4, 2, 3, 3\), but each kernel must have C/G = 3/1"),
+        (
+            np.zeros((1, 3, 5, 5)),
+            W,
+            {},
+            r"x has shape \(1, 3, 5, 5\) and w \(4, 2, 3, 3\), but each kernel must have C/G = 3/1",
+        ),
         (np.zeros((1, 3, 5, 5)), W, {"groups": 2}, r"2 groups do not split x \(1, 3, 5, 5\) and w .* evenly: C = 3"),
         (np.zeros((1, 2, 2, 5)), W, {}, r"does not fit the padded height 2 \+ 0 \+ 0: ⌊\(2 − 3 \+ 0\)/1⌋ \+ 1 < 1"),
         (np.zeros((2, 5, 5)), W, {}, r"x has shape \(2, 5, 5\) .* takes x \(N, C, H, W\)"),
@@ -57,5 +62,7 @@ def test_shapes_that_do_not_fit(x: Any, w: Any, settings: Any, message: str) -> 
 
 def test_an_index_out_of_range() -> None:
     x, w = np.zeros((1, 2, 5, 5)), W
-    with pytest.raises(ValueError, match=r"\[0, 0, 3, 0\] is out of range for the output of convolution of shape \(1, 4, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"\[0, 0, 3, 0\] is out of range for the output of convolution of shape \(1, 4, 3, 3\)"
+    ):
         convolution.terms((0, 0, 3, 0), x, w)

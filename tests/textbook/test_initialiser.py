@@ -23,7 +23,11 @@ def test_xavier_and_he_have_their_variance(normal: bool) -> None:
     ):
         assert abs(w.mean()) < 5 * np.sqrt(variance / w.size)
         assert w.var() == pytest.approx(variance, rel=0.03)
-        law = stats.norm(0, np.sqrt(variance)) if normal else stats.uniform(-np.sqrt(3 * variance), 2 * np.sqrt(3 * variance))
+        law = (
+            stats.norm(0, np.sqrt(variance))
+            if normal
+            else stats.uniform(-np.sqrt(3 * variance), 2 * np.sqrt(3 * variance))
+        )
         assert stats.kstest(w.ravel(), law.cdf).pvalue > 1e-3
 
 

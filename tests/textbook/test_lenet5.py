@@ -20,7 +20,9 @@ def test_the_gradient_is_a_difference() -> None:
     _, gradients = lenet5.loss_and_gradients(weights, x, labels)
     for name, gradient in gradients.items():
         way = rng.standard_normal(gradient.shape)
-        ends = [lenet5.loss_and_gradients({**weights, name: weights[name] + h * way}, x, labels)[0] for h in (1e-5, -1e-5)]
+        ends = [
+            lenet5.loss_and_gradients({**weights, name: weights[name] + h * way}, x, labels)[0] for h in (1e-5, -1e-5)
+        ]
         assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(float((gradient * way).sum()), rel=1e-6, abs=1e-9)
 
 

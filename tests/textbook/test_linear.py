@@ -28,7 +28,12 @@ def test_xor_cannot_be_solved_by_one_layer() -> None:
 
 def test_xor_is_solved_by_two_layers() -> None:
     rng = np.random.default_rng(0)
-    weights = {"w1": rng.standard_normal((4, 2)), "b1": np.zeros(4), "w2": rng.standard_normal((2, 4)), "b2": np.zeros(2)}
+    weights = {
+        "w1": rng.standard_normal((4, 2)),
+        "b1": np.zeros(4),
+        "w2": rng.standard_normal((2, 4)),
+        "b2": np.zeros(2),
+    }
     adam = OPTIMISERS["adam"]
     states = {name: adam.start(w) for name, w in weights.items()}
     for step in range(1, 501):
@@ -49,7 +54,10 @@ def test_xor_is_solved_by_two_layers() -> None:
     ("arrays", "message"),
     [
         ((np.zeros((2, 3)), np.zeros((4, 5))), r"x has shape \(2, 3\) and w \(4, 5\), but y = x·wᵀ needs"),
-        ((np.zeros((2, 3)), np.zeros((4, 3)), np.zeros(3)), r"b has shape \(3,\), but one bias an output .* asks for \(4,\)"),
+        (
+            (np.zeros((2, 3)), np.zeros((4, 3)), np.zeros(3)),
+            r"b has shape \(3,\), but one bias an output .* asks for \(4,\)",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(arrays: Any, message: str) -> None:

@@ -48,12 +48,24 @@ def test_the_scale_holds_where_the_mean_is_far_above_the_spread() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: normalisation.group_forward(np.zeros((1, 6, 2)), groups=4), r"4 groups do not split x of shape \(1, 6, 2\) evenly"),
-        (lambda: normalisation.batch_forward(np.zeros((2, 3)), np.zeros(2)), r"gamma has shape \(2,\), .* asks for \(3,\)"),
+        (
+            lambda: normalisation.group_forward(np.zeros((1, 6, 2)), groups=4),
+            r"4 groups do not split x of shape \(1, 6, 2\) evenly",
+        ),
+        (
+            lambda: normalisation.batch_forward(np.zeros((2, 3)), np.zeros(2)),
+            r"gamma has shape \(2,\), .* asks for \(3,\)",
+        ),
         (lambda: normalisation.batch_forward(np.zeros((1, 3)), training=True), "σ² needs at least 2 to train"),
         (lambda: normalisation.batch_forward(np.zeros(3)), r"x has shape \(3,\), but batch normalisation takes"),
-        (lambda: normalisation.layer_forward(np.zeros((2, 3)), axes=3), r"axes is 3, but x of shape \(2, 3\) has 1 to 2"),
-        (lambda: normalisation.layer_forward(np.zeros((2, 3)), np.zeros(2)), r"gamma has shape \(2,\), .* asks for \(3,\)"),
+        (
+            lambda: normalisation.layer_forward(np.zeros((2, 3)), axes=3),
+            r"axes is 3, but x of shape \(2, 3\) has 1 to 2",
+        ),
+        (
+            lambda: normalisation.layer_forward(np.zeros((2, 3)), np.zeros(2)),
+            r"gamma has shape \(2,\), .* asks for \(3,\)",
+        ),
         (
             lambda: normalisation.batch_terms((0,), np.zeros((2, 3)), output="running_mean"),
             "output is 'running_mean', which is none of y",

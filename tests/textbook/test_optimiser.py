@@ -26,7 +26,11 @@ PAIRS: list[tuple[str, dict[str, float], Any]] = [
     ("rmsprop", {"lr": 0.01}, lambda p: torch.optim.RMSprop(p, lr=0.01)),
     ("rmsprop", {"alpha": 0.9, "weight_decay": 0.1}, lambda p: torch.optim.RMSprop(p, alpha=0.9, weight_decay=0.1)),
     ("adam", {"lr": 0.05}, lambda p: torch.optim.Adam(p, lr=0.05)),
-    ("adam", {"beta1": 0.8, "beta2": 0.9, "weight_decay": 0.1}, lambda p: torch.optim.Adam(p, betas=(0.8, 0.9), weight_decay=0.1)),
+    (
+        "adam",
+        {"beta1": 0.8, "beta2": 0.9, "weight_decay": 0.1},
+        lambda p: torch.optim.Adam(p, betas=(0.8, 0.9), weight_decay=0.1),
+    ),
     ("adamw", {"lr": 0.05}, lambda p: torch.optim.AdamW(p, lr=0.05)),
     ("adamw", {"lr": 0.05, "weight_decay": 0.3}, lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.3)),
 ]
@@ -36,7 +40,9 @@ NAMES = list(OPTIMISERS)
 def slope(p: Any) -> Any:
     """The gradient of a bent valley, Σ (p²·k/2 + cos p), in NumPy or torch."""
     k = 1 + np.arange(6.0).reshape(2, 3)
-    return p * (torch.from_numpy(k) if isinstance(p, torch.Tensor) else k) - (p.sin() if isinstance(p, torch.Tensor) else np.sin(p))
+    return p * (torch.from_numpy(k) if isinstance(p, torch.Tensor) else k) - (
+        p.sin() if isinstance(p, torch.Tensor) else np.sin(p)
+    )
 
 
 @pytest.mark.parametrize(("name", "hyper", "engine"), PAIRS)
@@ -74,7 +80,9 @@ def test_terms_recompute_the_step_and_their_coefficients_are_slopes(name: str, e
                 for way in (h, -h):
                     moved = {k: v.copy() for k, v in arrays.items()}
                     moved[group.source][index] += way
-                    ends.append(rule.step(moved["p"], moved["g"], {k: moved[k] for k in state}, step, **extra)[0][index])
+                    ends.append(
+                        rule.step(moved["p"], moved["g"], {k: moved[k] for k in state}, step, **extra)[0][index]
+                    )
                 numeric = float((ends[0] - ends[1]) / (2 * h))
                 assert group.coefficient[0] == pytest.approx(numeric, rel=1e-6, abs=1e-15 / h), group.source
         p, state = after, next_state
@@ -107,7 +115,9 @@ def test_batches_go_through_every_image_once() -> None:
 
 def test_refusals() -> None:
     p, adam = np.ones(2), OPTIMISERS["adam"]
-    with pytest.raises(ValueError, match="a setting of adam is 'momentum', which is none of lr, weight_decay, clip, beta1"):
+    with pytest.raises(
+        ValueError, match="a setting of adam is 'momentum', which is none of lr, weight_decay, clip, beta1"
+    ):
         adam.step(p, p, adam.start(p), 1, momentum=0.9)
     with pytest.raises(ValueError, match="lr is -1, but the rule"):
         adam.step(p, p, adam.start(p), 1, lr=-1)

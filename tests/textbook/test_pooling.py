@@ -16,7 +16,7 @@ def test_of_equal_numbers_the_first_wins() -> None:
     y, kept = pooling.max_forward(x, 3, stride=2, padding=1)
     dy = rng.standard_normal(y.shape)
     t = torch.from_numpy(x).requires_grad_()
-    torch.nn.functional.max_pool2d(t, 3, 2, 1).backward(torch.from_numpy(dy))
+    torch.nn.functional.max_pool2d(t, 3, 2, 1).backward(torch.from_numpy(dy))  # type: ignore[no-untyped-call]
     assert t.grad is not None
     np.testing.assert_allclose(pooling.max_backward(dy, kept)["x"], t.grad.numpy(), rtol=1e-14)
     for index in np.ndindex(x.shape):

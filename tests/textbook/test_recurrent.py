@@ -12,9 +12,9 @@ from pellucid.textbook.recurrent import LSTM, RNN
 Array = npt.NDArray[Any]
 
 
-def stack(gates: int, d: int, h: int, layers: int, scale: float = 0.5) -> list[Array | None]:
+def stack(gates: int, d: int, h: int, layers: int, scale: float = 0.5) -> list[Any]:
     rng = np.random.default_rng(0)
-    found: list[Array | None] = []
+    found: list[Any] = []
     for layer in range(layers):
         found += [rng.standard_normal((gates * h, d if layer == 0 else h)) * scale]
         found += [rng.standard_normal((gates * h, h)) * scale, rng.standard_normal(gates * h), None]

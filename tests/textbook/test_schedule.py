@@ -57,7 +57,10 @@ def test_the_plateau_is_torchs() -> None:
         (lambda: schedule.step(1, 0.1, every=0), "epoch is 1 and every is 0"),
         (lambda: schedule.exponential(1, 0.1, gamma=1.5), "t is 1 and gamma 1.5"),
         (lambda: schedule.cosine(11, 0.1, total=10), "t is 11, but a schedule over 10 steps is defined for 0 ≤ t ≤ 10"),
-        (lambda: schedule.one_cycle(10, 0.1, total=10), "t is 10, but a schedule over 10 steps is defined for 0 ≤ t ≤ 9"),
+        (
+            lambda: schedule.one_cycle(10, 0.1, total=10),
+            "t is 10, but a schedule over 10 steps is defined for 0 ≤ t ≤ 9",
+        ),
         (lambda: schedule.one_cycle(1, 0.1, total=10, rise=0.05), r"rise is 0.05, but the peak at step 0.05·10 − 1"),
     ],
 )

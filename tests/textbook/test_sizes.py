@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F  # noqa: N812  its name everywhere
 
 from pellucid.textbook.sizes import (
     Field,
@@ -23,7 +23,9 @@ SMALL = settings(max_examples=80, derandomize=True, deadline=None, database=None
 
 
 @SMALL
-@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3), st.integers(0, 1))
+@given(
+    st.integers(1, 20), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3), st.integers(0, 1)
+)
 def test_sizes_are_torchs(size: int, kernel: int, stride: int, padding: int, dilation: int, extra: int) -> None:
     x = torch.zeros(1, 1, size)
     if size + 2 * padding >= dilation * (kernel - 1) + 1:
@@ -66,7 +68,10 @@ def test_the_field_of_lenet5() -> None:
 @given(st.data())
 def test_fields_through_branches_are_what_gradients_reach(data: st.DataObject) -> None:
     """Positive weights: the pixels with a gradient are exactly those between the ends of the region."""
-    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+
+    def draw(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
     windows = {}
     for name in ("stem", "left", "right", "top"):
         stride = draw(1, 2) if name in {"stem", "top"} else 1

@@ -16,7 +16,13 @@ def test_a_sum_in_words_and_numbers() -> None:
     assert terms.scale == 0.5 + 2 + 6 + 0.25
     assert len(terms) == 4
     first = next(iter(terms))
-    assert (first.source, first.index, first.value, first.coefficient, first.contribution) == ("x", (0, 0), 1.0, 0.5, 0.5)
+    assert (first.source, first.index, first.value, first.coefficient, first.contribution) == (
+        "x",
+        (0, 0),
+        1.0,
+        0.5,
+        0.5,
+    )
 
 
 def test_the_other_factor_can_be_asked_in_turn() -> None:
@@ -83,10 +89,9 @@ def test_other_refusals() -> None:
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_an_unknown_argument_is_named(name: str) -> None:
-    from tests.agree.cases import CASES  # the examples of the agreement test
+    from tests.agree.cases import drawn  # the examples of the agreement test
 
-    rng = np.random.default_rng(0)
-    example = CASES[name](lambda low, high: int(rng.integers(low, high + 1)), rng)
+    example = drawn(name, np.random.default_rng(0))
     operation = OPERATIONS[name]
     y, _ = operation.forward(*example.arrays, **example.attributes)
     with pytest.raises(ValueError, match="'nonsense', which is none of"):

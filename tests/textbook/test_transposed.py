@@ -23,11 +23,19 @@ def test_it_is_the_transpose() -> None:
 @pytest.mark.parametrize(
     ("shapes", "settings", "message"),
     [
-        (((1, 3, 4, 4), (2, 3, 3, 3)), {}, r"x has shape \(1, 3, 4, 4\) and w \(2, 3, 3, 3\), but transposed convolution takes"),
+        (
+            ((1, 3, 4, 4), (2, 3, 3, 3)),
+            {},
+            r"x has shape \(1, 3, 4, 4\) and w \(2, 3, 3, 3\), but transposed convolution takes",
+        ),
         (((1, 3, 4, 4), (3, 2, 3, 3)), {"groups": 2}, "with C a multiple of G = 2"),
         (((1, 2, 4, 4), (2, 2, 3, 3)), {"output_padding": 1}, r"output padding \(1, 1\) smaller than the stride"),
         (((1, 2, 1, 1), (2, 2, 3, 3)), {"padding": 2}, r"gives an output of \[-1, -1\]"),
-        (((1, 2, 4, 4), (2, 2, 3, 3), (3,)), {}, r"b has shape \(3,\), but one bias an output channel .* asks for \(2,\)"),
+        (
+            ((1, 2, 4, 4), (2, 2, 3, 3), (3,)),
+            {},
+            r"b has shape \(3,\), but one bias an output channel .* asks for \(2,\)",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(shapes: Any, settings: Any, message: str) -> None:

@@ -51,10 +51,18 @@ def test_the_matrix_holds_every_window_as_a_row() -> None:
 @pytest.mark.parametrize(
     ("forward", "shapes", "message"),
     [
-        (variants.depthwise_forward, ((1, 3, 5, 5), (3, 2, 3, 3)), r"depthwise takes x \(N, C, H, W\) and w \(M·C, 1, K, L\)"),
+        (
+            variants.depthwise_forward,
+            ((1, 3, 5, 5), (3, 2, 3, 3)),
+            r"depthwise takes x \(N, C, H, W\) and w \(M·C, 1, K, L\)",
+        ),
         (variants.depthwise_forward, ((1, 3, 5, 5), (4, 1, 3, 3)), r"x has shape \(1, 3, 5, 5\) and w \(4, 1, 3, 3\)"),
         (variants.pointwise_forward, ((1, 3, 5, 5), (4, 3, 3, 3)), r"1×1 takes x .* and w \(O, C, 1, 1\)"),
-        (variants.unrolled_forward, ((1, 3, 5, 5), (4, 2, 3, 3)), r"x has shape \(1, 3, 5, 5\) and w \(4, 2, 3, 3\), but X·Wᵀ"),
+        (
+            variants.unrolled_forward,
+            ((1, 3, 5, 5), (4, 2, 3, 3)),
+            r"x has shape \(1, 3, 5, 5\) and w \(4, 2, 3, 3\), but X·Wᵀ",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(forward: Any, shapes: Any, message: str) -> None:

@@ -15,7 +15,6 @@ answer. `OPTIMISERS` holds the update rules; schedules, initialisers, averages a
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pellucid.textbook import (
@@ -37,8 +36,8 @@ from pellucid.textbook import (
     transposed,
     variants,
 )
-from pellucid.textbook.optimiser import OPTIMISERS, Optimiser
 from pellucid.textbook.operation import Argument, Attribute, Operation
+from pellucid.textbook.optimiser import OPTIMISERS, Optimiser
 from pellucid.textbook.terms import Factor, Group, Term, Terms
 
 if TYPE_CHECKING:

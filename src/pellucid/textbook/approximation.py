@@ -36,7 +36,9 @@ class Hidden(NamedTuple):
 def fit(x: Array, y: Array, units: int) -> Hidden:
     """The best output layer (least squares) on `units` sigmoids spread over x: (M,), (M,)."""
     if units < 1 or x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"x has shape {x.shape}, y {y.shape} and units is {units}, but a fit takes (M,), (M,) and units ≥ 1")
+        raise ValueError(
+            f"x has shape {x.shape}, y {y.shape} and units is {units}, but a fit takes (M,), (M,) and units ≥ 1"
+        )
     low, high = float(x.min()), float(x.max())
     centres = np.linspace(low, high, units)
     slope = 2 * units / (high - low)

@@ -35,7 +35,7 @@ def contract(axes: str, a: Array, b: Array) -> Array:
     b3 = b3.reshape(block(batch), block(summed), block(free_b))
     letters = batch + free_a + free_b
     y = np.matmul(a3, b3).reshape([size[letter] for letter in letters])
-    return y.transpose([letters.index(letter) for letter in out])
+    return np.asarray(y.transpose([letters.index(letter) for letter in out]))
 
 
 def pair(value: Any, name: str, smallest: int) -> Pair:
@@ -116,7 +116,7 @@ def taps(i: int, kernel: int, stride: int, before: int, dilation: int, size: int
 
 
 def covers(h: int, kernel: int, stride: int, before: int, dilation: int, out: int) -> tuple[Array, Array]:
-    """Which outputs i see input position h, and at which place k: i = (h + P − k·D)/S where that is whole, 0 ≤ i < I."""
+    """Which outputs i see input position h, and at which place k: i = (h + P − k·D)/S where whole, 0 ≤ i < I."""
     k = np.arange(kernel)
     i, rest = np.divmod(h + before - k * dilation, stride)
     inside = (rest == 0) & (i >= 0) & (i < out)

@@ -16,8 +16,8 @@ Every step back multiplies by W_hhᵀ and by 1 − h² ≤ 1: this is how gradie
 $$i = \sigma(a_i),\quad f = \sigma(a_f),\quad g = \tanh(a_g),\quad o = \sigma(a_o),\qquad
 c_t = f\,c_{t-1} + i\,g,\qquad h_t = o\tanh(c_t),$$
 
-each a the same sum of x and h_{t−1} with its own weights; they lie in W_xh (4H, D) and W_hh (4H, H) in the order i, f, g,
-o. Backward, from the output to the gates:
+each a the same sum of x and h_{t−1} with its own weights; they lie in W_xh (4H, D) and W_hh (4H, H) in the order i, f,
+g, o. Backward, from the output to the gates:
 
 $$do = dh\tanh c_t,\quad dc = dc_{\text{next}} + dh\,o\,(1-\tanh^2 c_t),\quad di = dc\,g,\quad df = dc\,c_{t-1},\quad
 dg = dc\,i,\quad dc_{t-1} = dc\,f,$$
@@ -155,8 +155,8 @@ def rnn_grad_terms(
         if "h" in dy:
             groups.append(plain("h.grad_from_next", row((n, d)), dy["h"]))
         if kept.w_hy is not None and "y" in dy:
-            o = range(kept.w_hy.shape[0])
-            groups.append(products("y.grad", grid(n, o), dy["y"], "w_hy", grid(o, d), kept.w_hy))
+            every = range(kept.w_hy.shape[0])
+            groups.append(products("y.grad", grid(n, every), dy["y"], "w_hy", grid(every, d), kept.w_hy))
         return summed(groups, "h.grad[n,d] = h.grad from the next step + Σ_o y.grad[n,o]·w_hy[o,d]")
     if wrt == "w_hy" and kept.w_hy is not None:
         o, d = check_index(index, kept.w_hy.shape, "w_hy.grad")

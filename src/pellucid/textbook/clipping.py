@@ -5,11 +5,14 @@ r"""Clipping a gradient that has grown too long: by value, or by norm.
 **By norm**: with r = ‖x‖ over all numbers together, y = x·min(1, c/(r + ε)): the direction stays. Where it is active,
 ∂r/∂x_m = x_m/r gives
 
-$$\frac{\partial y_j}{\partial x_m} = \frac{c}{r+\epsilon}\Bigl(\delta_{jm} - \frac{x_j x_m}{r\,(r+\epsilon)}\Bigr),\qquad
+$$\frac{\partial y_j}{\partial x_m} = \frac{c}{r+\epsilon}\Bigl(\delta_{jm} - \frac{x_j x_m}{r\,(r+\epsilon)}\Bigr),
+\qquad
 \frac{\partial L}{\partial x_m} = \frac{c}{r+\epsilon}\Bigl(dy_m - \frac{x_m}{r\,(r+\epsilon)}\sum_j dy_j x_j\Bigr).$$
 
->>> norm_forward(np.array([3.0, 4.0]), limit=1.0, eps=0.0)[0].tolist(), BY_VALUE.forward(np.array([3.0, -0.5]), limit=1.0)[0].tolist()
-([0.6000000000000001, 0.8], [1.0, -0.5])
+>>> norm_forward(np.array([3.0, 4.0]), limit=1.0, eps=0.0)[0].round(6).tolist()
+[0.6, 0.8]
+>>> BY_VALUE.forward(np.array([3.0, -0.5]), limit=1.0)[0].tolist()
+[1.0, -0.5]
 
 Source: Pascanu, Mikolov & Bengio 2013.
 """

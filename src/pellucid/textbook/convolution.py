@@ -10,7 +10,8 @@ channels of its own part: c runs over C/G channels.
 
 **Backward.** y is linear in x and in w. The slope of y[n,o,i,j] with respect to w[o,c,k,l] is the pixel it met,
 
-$$\frac{\partial L}{\partial w_{ockl}} = \sum_{n,i,j} \frac{\partial L}{\partial y_{noij}}\,x_{n,c,\,iS-P+kD,\,jS-P+lD},$$
+$$\frac{\partial L}{\partial w_{ockl}}
+= \sum_{n,i,j} \frac{\partial L}{\partial y_{noij}}\,x_{n,c,\,iS-P+kD,\,jS-P+lD},$$
 
 and with respect to a pixel it is the weight that lay on it: every output whose window covers the pixel gives its
 gradient back through that weight,

@@ -85,7 +85,7 @@ def through_sum(da: Array, inputs: Inputs) -> dict[str, Array]:
 def gate_rule(groups: Mapping[str, Group], constants: Mapping[str, Any]) -> dict[str, float]:
     """The activation of Σ value · factor over all groups (a bias has no factor)."""
     a = float(sum((g.value * (1.0 if g.factor is None else g.factor.value)).sum() for g in groups.values()))
-    y = float(np.tanh(a) if constants["activation"] == "tanh" else sigmoid(np.float64(a)))
+    y = float(np.tanh(a) if constants["activation"] == "tanh" else sigmoid(np.asarray(a)))
     return {"sum": a, "y": y}
 
 

@@ -36,7 +36,7 @@ from pellucid.textbook.activation import TANH
 from pellucid.textbook.optimiser import OPTIMISERS, batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pellucid.textbook.terms import Array
 
@@ -71,7 +71,9 @@ def start(rng: np.random.Generator, classes: int = 10) -> dict[str, Array]:
 def forward(weights: Mapping[str, Array], x_nchw: Array) -> Pass:
     """The scores of images (N, 1, 32, 32)."""
     if x_nchw.ndim != 4 or x_nchw.shape[1:] != (1, 32, 32):
-        raise ValueError(f"x has shape {x_nchw.shape}, but LeNet-5 takes (N, 1, 32, 32): ⌊(32 − 5)/1⌋ + 1 = 28, and so on to 1")
+        raise ValueError(
+            f"x has shape {x_nchw.shape}, but LeNet-5 takes (N, 1, 32, 32): ⌊(32 − 5)/1⌋ + 1 = 28, and so on to 1"
+        )
     kept: dict[str, Any] = {}
     a = x_nchw
     for name in ("conv1", "conv2", "conv3"):
@@ -88,14 +90,15 @@ def forward(weights: Mapping[str, Array], x_nchw: Array) -> Pass:
 
 def backward(d_scores: Array, done: Pass) -> dict[str, Array]:
     """The gradient of every weight, and of the images as "x": each step of `forward`, from the last to the first."""
-    ways = {
+    ways: dict[str, Callable[..., dict[str, Array]]] = {
         "conv": convolution.backward,
         "fc": linear.backward,
         "tanh": TANH.backward,
         "pool": pooling.average_backward,
         "flatten": shape.flatten_backward,
     }
-    gradients, d = {}, d_scores
+    gradients: dict[str, Array] = {}
+    d = d_scores
     for name, kept in reversed(done.kept.items()):
         kind = name.split(".")[-1].rstrip("0123456789")
         found = ways[kind](d, kept)

@@ -93,8 +93,8 @@ def grad_terms(index: Index, wrt: str, dy: Array, x: Array, w_od: Array, b_o: Ar
     index = check_index(index, shapes[wrt], f"{wrt}.grad")
     if wrt == "x":
         *lead, d = index
-        o = range(w_od.shape[0])
-        group = products("y.grad", grid(*lead, o), dy, "w", grid(o, d), w_od)
+        every = range(w_od.shape[0])
+        group = products("y.grad", grid(*lead, every), dy, "w", grid(every, d), w_od)
         return summed([group], "x.grad[n,d] = Σ_o y.grad[n,o]·w[o,d]")
     everywhere = [range(size) for size in x.shape[:-1]]
     if wrt == "w":

@@ -7,8 +7,8 @@ r"""Losses: how wrong, as one number; and why classifiers take cross-entropy.
 $$L = -\frac1D\sum_{n,c} q_{nc}\log p_{nc},\qquad
 q_{nc} = u_c\Bigl((1-\epsilon)\,[c = \text{label}_n] + \tfrac{\epsilon}{C}\Bigr),$$
 
-with smoothing ε (0 for plain labels), class weights u (1 unless given), and D = Σ_n u of the labels (N without weights),
-or 1 for a sum. Since ∂log p_c/∂x_k = δ_ck − p_k,
+with smoothing ε (0 for plain labels), class weights u (1 unless given), and D = Σ_n u of the labels (N without
+weights), or 1 for a sum. Since ∂log p_c/∂x_k = δ_ck − p_k,
 
 $$\frac{\partial L}{\partial x_{nk}} = \frac1D\Bigl(p_{nk}\sum_c q_{nc} - q_{nk}\Bigr),$$
 
@@ -60,7 +60,7 @@ class KeptError(NamedTuple):
     """What the way back needs: x − t, and by how many numbers the sum is divided."""
 
     error: Array
-    count: int
+    number: int
 
 
 def _count(x: Array, target: Array, reduction: str) -> int:
@@ -83,7 +83,7 @@ def squared_forward(x: Array, target: Array, reduction: str = "mean") -> tuple[A
 
 def squared_backward(dy: Array, kept: KeptError) -> dict[str, Array]:
     """Dx = dy·2(x − t)/m, and the opposite for the target."""
-    dx = dy * (2 * kept.error) / kept.count
+    dx = dy * (2 * kept.error) / kept.number
     return {"x": dx, "target": -dx}
 
 

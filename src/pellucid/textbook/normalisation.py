@@ -2,7 +2,8 @@ r"""Normalisation: take the mean off, divide by the spread, then let the network
 
 A set of n numbers x_m shares one mean and one variance:
 
-$$\mu = \tfrac1n\sum_m x_m,\quad \sigma^2 = \tfrac1n\sum_m (x_m-\mu)^2,\quad s = \frac{1}{\sqrt{\sigma^2+\epsilon}},\quad
+$$\mu = \tfrac1n\sum_m x_m,\quad \sigma^2 = \tfrac1n\sum_m (x_m-\mu)^2,\quad s = \frac{1}{\sqrt{\sigma^2+\epsilon}},
+\quad
 \hat x_m = (x_m-\mu)\,s,\quad y_m = \gamma\,\hat x_m + \beta.$$
 
 What is a set is the whole difference: **batch** normalisation takes all images and places of one channel, **layer**
@@ -13,7 +14,8 @@ normalisation the last axes of one image, **group** normalisation a group of cha
 
 $$\frac{\partial\hat x_j}{\partial x_m} = s\Bigl(\delta_{jm} - \tfrac1n - \tfrac1n\hat x_j\hat x_m\Bigr)
 \;\Rightarrow\;
-\frac{\partial L}{\partial x_m} = s\Bigl(d\hat x_m - \tfrac1n\sum_j d\hat x_j - \tfrac1n\hat x_m\sum_j d\hat x_j\hat x_j\Bigr),
+\frac{\partial L}{\partial x_m}
+= s\Bigl(d\hat x_m - \tfrac1n\sum_j d\hat x_j - \tfrac1n\hat x_m\sum_j d\hat x_j\hat x_j\Bigr),
 \quad d\hat x_j = \gamma_j\,\frac{\partial L}{\partial y_j},$$
 
 and, summed over all that share a γ and β, dγ = Σ dy·x̂ and dβ = Σ dy.
@@ -69,7 +71,10 @@ def batch_forward(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[dict[str, Array], Kept]:
-    """Y and the running averages, by name; keeps x̂ and s. Without running averages the batch's are always used."""
+    """The output y and the running averages, by name; keeps x̂ and s.
+
+    Without running averages the batch's own statistics are always used.
+    """
     sets = _of_batch(
         x, {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_variance": running_variance}
     )

@@ -2,7 +2,7 @@ r"""Optimisers: what one step makes of a weight, its gradient, and what was reme
 
 With p the weight, g its gradient, η the learning rate and t the number of this step (from 1):
 
-- **gradient descent** p − η·g; over the whole set (batch), one image (single sample), or some (mini-batch), see `batches`;
+- **gradient descent** p − η·g; over the whole set (batch), one image (single sample), or some (mini-batch): `batches`;
 - **momentum** v ← μ·v + g, p − η·v: a heavy ball;
 - **Nesterov** v ← μ·v + g, p − η·(g + μ·v): looks where the ball will be;
 - **Adagrad** s ← s + g², p − η_t·g/(√s + ε), η_t = η/(1 + (t − 1)·decay): steep directions get small steps, for ever;
@@ -73,9 +73,7 @@ class Optimiser:
         made = self.rule(values, settings, step)
         return made["next"].astype(p.dtype), {name: made[name].astype(p.dtype) for name in self.states}
 
-    def terms(
-        self, index: Index, p: Array, g: Array, state: Mapping[str, Array], step: int, **hyper: float
-    ) -> Terms:
+    def terms(self, index: Index, p: Array, g: Array, state: Mapping[str, Array], step: int, **hyper: float) -> Terms:
         """What p[index] will be after the step: from p, its gradient, and each state."""
         settings = self._settings(hyper, step)
         at = row(check_index(index, p.shape, "p"))
@@ -98,9 +96,11 @@ class Optimiser:
         values = _effective(raw, settings, self._coupled())
         made = self.rule(values, settings, int(constants["step"]))
         steps = {name: float(value[0]) for name, value in values.items()} | dict(settings)
-        return steps | {name: float(value[0]) for name, value in made.items() if name != "next"} | {
-            "next": float(made["next"][0])
-        }
+        return (
+            steps
+            | {name: float(value[0]) for name, value in made.items() if name != "next"}
+            | {"next": float(made["next"][0])}
+        )
 
     def _coupled(self) -> bool:
         """Whether weight decay goes into the gradient (everywhere but in AdamW)."""
@@ -151,7 +151,7 @@ def batches(rng: np.random.Generator, images: int, size: int) -> Iterator[Array]
 
 
 def descent(x: Values, h: Hyper, _: int) -> dict[str, Array]:
-    """p − η·g."""
+    """P − η·g."""
     return {"next": x["p"] - h["lr"] * x["g"]}
 
 
@@ -161,7 +161,7 @@ def descent_slopes(x: Values, h: Hyper, _: int) -> dict[str, Array]:
 
 
 def momentum(x: Values, h: Hyper, _: int) -> dict[str, Array]:
-    """v ← μ·v + g, p − η·v."""
+    """V ← μ·v + g, p − η·v."""
     v = h["momentum"] * x["velocity"] + x["g"]
     return {"velocity": v, "next": x["p"] - h["lr"] * v}
 
@@ -172,7 +172,7 @@ def momentum_slopes(x: Values, h: Hyper, step: int) -> dict[str, Array]:
 
 
 def nesterov(x: Values, h: Hyper, _: int) -> dict[str, Array]:
-    """v ← μ·v + g, p − η·(g + μ·v)."""
+    """V ← μ·v + g, p − η·(g + μ·v)."""
     v = h["momentum"] * x["velocity"] + x["g"]
     return {"velocity": v, "next": x["p"] - h["lr"] * (x["g"] + h["momentum"] * v)}
 
@@ -185,7 +185,7 @@ def nesterov_slopes(x: Values, h: Hyper, _: int) -> dict[str, Array]:
 
 
 def adagrad(x: Values, h: Hyper, step: int) -> dict[str, Array]:
-    """s ← s + g², p − η_t·g/(√s + ε)."""
+    """S ← s + g², p − η_t·g/(√s + ε)."""
     s = x["square_sum"] + x["g"] ** 2
     rate = np.full_like(s, h["lr"] / (1 + (step - 1) * h["lr_decay"]))
     return {"rate": rate, "square_sum": s, "next": x["p"] - rate * x["g"] / (np.sqrt(s) + h["eps"])}
@@ -199,7 +199,7 @@ def adagrad_slopes(x: Values, h: Hyper, step: int) -> dict[str, Array]:
 
 
 def rmsprop(x: Values, h: Hyper, _: int) -> dict[str, Array]:
-    """s ← α·s + (1 − α)·g², p − η·g/(√s + ε)."""
+    """S ← α·s + (1 − α)·g², p − η·g/(√s + ε)."""
     s = h["alpha"] * x["square_average"] + (1 - h["alpha"]) * x["g"] ** 2
     return {"square_average": s, "next": x["p"] - h["lr"] * x["g"] / (np.sqrt(s) + h["eps"])}
 
@@ -210,9 +210,7 @@ def rmsprop_slopes(x: Values, h: Hyper, _: int) -> dict[str, Array]:
     return _divided(x, s, h["eps"], h["lr"], h["alpha"], 1 - h["alpha"], "square_average")
 
 
-def _divided(
-    x: Values, s: Array, eps: float, rate: float, keeps: float, takes: float, state: str
-) -> dict[str, Array]:
+def _divided(x: Values, s: Array, eps: float, rate: float, keeps: float, takes: float, state: str) -> dict[str, Array]:
     """Slopes of p − rate·g/(√s + ε) with s = keeps·(old) + takes·g²; where s is 0 the step is 0."""
     root = np.sqrt(s)
     r = root + eps
@@ -225,7 +223,7 @@ def _divided(
 
 
 def adadelta(x: Values, h: Hyper, _: int) -> dict[str, Array]:
-    """s ← ρ·s + (1 − ρ)·g², d = g·√(u + ε)/√(s + ε), u ← ρ·u + (1 − ρ)·d², p − η·d."""
+    """S ← ρ·s + (1 − ρ)·g², d = g·√(u + ε)/√(s + ε), u ← ρ·u + (1 − ρ)·d², p − η·d."""
     s = h["rho"] * x["square_average"] + (1 - h["rho"]) * x["g"] ** 2
     d = x["g"] * np.sqrt(x["delta_average"] + h["eps"]) / np.sqrt(s + h["eps"])
     u = h["rho"] * x["delta_average"] + (1 - h["rho"]) * d**2
@@ -246,7 +244,7 @@ def adadelta_slopes(x: Values, h: Hyper, _: int) -> dict[str, Array]:
 
 
 def adam(x: Values, h: Hyper, step: int) -> dict[str, Array]:
-    """m and v averaged, both freed of their start at 0, p − η·m̂/(√v̂ + ε)."""
+    """M and v averaged, both freed of their start at 0, p − η·m̂/(√v̂ + ε)."""
     m = h["beta1"] * x["m"] + (1 - h["beta1"]) * x["g"]
     v = h["beta2"] * x["v"] + (1 - h["beta2"]) * x["g"] ** 2
     m_hat, v_hat = m / (1 - h["beta1"] ** step), v / (1 - h["beta2"] ** step)
@@ -295,12 +293,8 @@ HEAVY: Hyper = {"momentum": 0.9}
 OPTIMISERS: Mapping[str, Optimiser] = {
     o.name: o
     for o in (
-        Optimiser(
-            "gradient_descent", "straight downhill", (), {}, "{p} − {lr}·{g}", descent, descent_slopes
-        ),
-        Optimiser(
-            "momentum", "a heavy ball", ("velocity",), HEAVY, "{p} − {lr}·{velocity}", momentum, momentum_slopes
-        ),
+        Optimiser("gradient_descent", "straight downhill", (), {}, "{p} − {lr}·{g}", descent, descent_slopes),
+        Optimiser("momentum", "a heavy ball", ("velocity",), HEAVY, "{p} − {lr}·{velocity}", momentum, momentum_slopes),
         Optimiser(
             "nesterov",
             "a heavy ball that looks ahead",

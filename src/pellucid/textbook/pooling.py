@@ -17,7 +17,8 @@ The gradient of a number adds up over all windows that cover it: ∂L/∂x = Σ 
 
 `ceil` lets a last window begin on the image (or its left padding) and run over the edge: ⌈·⌉ in place of ⌊·⌋.
 
-Axes: x N C H W, y N C I J. Sources: LeCun et al. 1998 (average); Ranzato et al. 2007 (max); Stergiou et al. 2021 (soft).
+Axes: x N C H W, y N C I J. Sources: LeCun et al. 1998 (average); Ranzato et al. 2007 (max); Stergiou et al. 2021
+(soft).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ $$h^l_t = \text{cell}^l\bigl(h^{l-1}_t,\,h^l_{t-1}\bigr),\qquad h^{0}_t = x_t,\q
 **Back-propagation through time** unrolls this and walks it backwards: a state at t has fed the cell at t + 1 and the
 layer above at t, so its gradient is what comes back from both,
 
-$$dh^l_t = \underbrace{dh^l_{t}\text{ from cell}^l_{t+1}}_{\text{time}} + \underbrace{dx\text{ from cell}^{l+1}_t}_{\text{depth}},$$
+$$dh^l_t = \underbrace{dh^l_{t}\text{ from cell}^l_{t+1}}_{\text{time}}
++ \underbrace{dx\text{ from cell}^{l+1}_t}_{\text{depth}},$$
 
 and since all steps share their weights, dW = Σ_t of the cells' own. Over k steps an RNN's gradient is multiplied by k
 factors W_hhᵀ·(1 − h²); an LSTM's, along the cell, by f alone.
@@ -33,7 +34,19 @@ import numpy as np
 
 from pellucid.textbook import cells
 from pellucid.textbook.operation import PARAMETER, Argument, Operation
-from pellucid.textbook.terms import Array, Group, Index, Terms, check_index, check_shape, plain, row, summed, unknown
+from pellucid.textbook.terms import (
+    Array,
+    Factor,
+    Group,
+    Index,
+    Terms,
+    check_index,
+    check_shape,
+    plain,
+    row,
+    summed,
+    unknown,
+)
 
 WEIGHTS = ("w_xh", "w_hh", "b", "b_hh")
 
@@ -43,6 +56,15 @@ class Kept(NamedTuple):
 
     steps: list[list[Any]]
     states: tuple[str, ...]
+
+
+class Use(NamedTuple):
+    """One use of a number by a cell: by which cell, as which of its arguments or values, and at which index there."""
+
+    layer: int
+    t: int
+    name: str
+    at: tuple[int, ...]
 
 
 class Flow(NamedTuple):
@@ -183,50 +205,45 @@ class Recurrence:
         if wrt not in flow.gradients:
             raise unknown(wrt, list(flow.gradients), f"the argument of {self.name} whose gradient is asked for")
         index = check_index(index, flow.gradients[wrt].shape, f"{wrt}.grad")
-        groups, scale = [], 0.0
-
-        def cell(layer: int, t: int, name: str, at: Index) -> None:
-            nonlocal scale
-            terms = self.cell_grad_terms(
-                at,
-                name,
-                flow.given[layer][t],
-                kept=kept.steps[layer][t],
-                flow={**flow.given[layer][t], **flow.gave[layer][t]},
-            )
-            groups.extend(_placed(group, layer, t) for group in terms.groups if not group.source.endswith("_next"))
+        cells_fed, ends_fed = self._fed(wrt, index, len(kept.steps), len(kept.steps[0]))
+        groups: list[Group] = []
+        scale = 0.0
+        for layer, t, name, at in cells_fed:
+            arrived, gave = flow.given[layer][t], flow.gave[layer][t]
+            terms = self.cell_grad_terms(at, name, arrived, kept=kept.steps[layer][t], flow={**arrived, **gave})
+            # What a cell calls "from the next step" is that step's cell, which stands in this list itself.
+            groups += [_placed(group, layer, t) for group in terms.groups if not group.source.endswith("_next")]
             scale += terms.scale
-
-        def end(source: str, at: Index) -> None:
-            nonlocal scale
+        for source, at in ends_fed:
             if source in dy:
                 groups.append(plain(f"{source}.grad", row(at), dy[source]))
                 scale += float(abs(groups[-1].value[0]))
-
-        layers, length = len(kept.steps), len(kept.steps[0])
-        if wrt == "x":
-            cell(0, index[1], "x", (index[0], index[2]))
-        elif wrt in {f"{s}0" for s in self.states}:
-            cell(index[0], 0, f"{wrt[0]}_prev", index[1:])
-        elif "." not in wrt:
-            name, layer_name = wrt.rsplit("_l", 1)
-            for t in range(length):
-                cell(int(layer_name), t, name, index)
-        else:
-            layer, name = int(wrt.split(".", maxsplit=1)[0]), wrt.split(".")[1]
-            n, t, d = index
-            if name != "h":
-                cell(layer, t, name, (n, d))
-            if name in self.states:
-                if t + 1 < length:
-                    cell(layer, t + 1, f"{name}_prev", (n, d))
-                else:
-                    end(f"{name}_n", (layer, n, d))
-            if name == "h" and layer + 1 < layers:
-                cell(layer + 1, t, "x", (n, d))
-            elif name == "h":
-                end("y", (n, t, d))
         return summed(_merged(groups), f"{wrt}.grad = Σ over the cells it fed", scale)
+
+    def _fed(self, wrt: str, index: Index, layers: int, length: int) -> tuple[list[Use], list[tuple[str, Index]]]:
+        """Where one number goes: into which cells [layer, t] (as what, at which index), and to which outputs."""
+        if wrt == "x":
+            return [Use(0, index[1], "x", (index[0], index[2]))], []
+        if wrt in {f"{s}0" for s in self.states}:
+            return [Use(index[0], 0, f"{wrt[0]}_prev", index[1:])], []
+        if "." not in wrt:
+            name, number = wrt.rsplit("_l", 1)
+            return [Use(int(number), t, name, index) for t in range(length)], []
+        number, name = wrt.split(".", maxsplit=1)
+        layer, (n, t, d) = int(number), index
+        uses: list[Use] = []
+        ends: list[tuple[str, Index]] = []
+        if name != "h":
+            uses.append(Use(layer, t, name, (n, d)))
+        if name in self.states and t + 1 < length:
+            uses.append(Use(layer, t + 1, f"{name}_prev", (n, d)))
+        elif name in self.states:
+            ends.append((f"{name}_n", (layer, n, d)))
+        if name == "h" and layer + 1 < layers:
+            uses.append(Use(layer + 1, t, "x", (n, d)))
+        elif name == "h":
+            ends.append(("y", (n, t, d)))
+        return uses, ends
 
     def operation(self, summary: str) -> Operation:
         """The entry of the registry."""
@@ -270,7 +287,7 @@ def _placed(group: Group, layer: int, t: int) -> Group:
     factor = group.factor
     if factor is not None:
         name, at = _place(factor.source, factor.index, layer, t)
-        factor = factor._replace(source=name, index=at)
+        factor = replace(factor, source=name, index=at)
     return replace(group, source=source, index=index, factor=factor)
 
 
@@ -295,20 +312,18 @@ def _merged(groups: list[Group]) -> list[Group]:
     merged = []
     for (source, _), parts in alike.items():
         factors = [part.factor for part in parts if part.factor is not None]
-        joined = None
-        if factors:
-            joined = factors[0]._replace(
-                **{
-                    field: np.concatenate([getattr(f, field) for f in factors])
-                    for field in ("index", "value", "coefficient")
-                }
-            )
-        fields = {
-            field: np.concatenate([getattr(part, field) for part in parts])
-            for field in ("index", "value", "coefficient")
-        }
-        merged.append(Group(source, fields["index"], fields["value"], fields["coefficient"], joined))
+        joined = Factor(factors[0].source, *_joined(factors)) if factors else None
+        merged.append(Group(source, *_joined(parts), joined))
     return merged
+
+
+def _joined(parts: list[Group] | list[Factor]) -> tuple[Array, Array, Array]:
+    """Indices, values and coefficients one behind the other."""
+    return (
+        np.concatenate([part.index for part in parts]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate([part.coefficient for part in parts]),
+    )
 
 
 RNN = Recurrence("rnn", ("h",), ("h",), cells.rnn_forward, cells.rnn_backward, cells.rnn_terms, cells.rnn_grad_terms)

@@ -40,9 +40,7 @@ def cosine(t: int, base: float, *, total: int, floor: float = 0.0) -> float:
     return _half_cosine(base, floor, t / total)
 
 
-def one_cycle(
-    t: int, peak: float, *, total: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4
-) -> float:
+def one_cycle(t: int, peak: float, *, total: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> float:
     """From peak/start up to peak over the share `rise` of the steps 0 … total − 1, then down to peak/start/end."""
     _inside(t, total, total - 1)
     top = rise * total - 1

@@ -202,7 +202,7 @@ class KeptMean(NamedTuple):
 
     shape: tuple[int, ...]
     axes: tuple[int, ...]
-    count: int
+    number: int
 
 
 def _reduced(x: Array, axes: Any) -> tuple[int, ...]:
@@ -221,7 +221,7 @@ def mean_forward(x: Array, axes: Any = None, average: bool = True) -> tuple[Arra
 
 def mean_backward(dy: Array, kept: KeptMean) -> dict[str, Array]:
     """Every number gets dy/m."""
-    share = dy / kept.count
+    share = dy / kept.number
     return {"x": np.broadcast_to(share, kept.shape).copy()}
 
 

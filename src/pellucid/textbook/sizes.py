@@ -29,7 +29,9 @@ Span = tuple[int, int]
 IMAGE = "image"
 
 
-def output_size(size: int, kernel: int, stride: int = 1, padding: int | Span = 0, dilation: int = 1, ceil: bool = False) -> int:
+def output_size(
+    size: int, kernel: int, stride: int = 1, padding: int | Span = 0, dilation: int = 1, ceil: bool = False
+) -> int:
     """The number of outputs along one axis; padding is one number or (before, after)."""
     before, after = (padding, padding) if isinstance(padding, int) else padding
     reach = dilation * (kernel - 1) + 1
@@ -46,11 +48,15 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int | Span = 0
     return count - ((count - 1) * stride >= size + before)
 
 
-def transposed_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, extra: int = 0) -> int:
+def transposed_size(
+    size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1, extra: int = 0
+) -> int:
     """(W − 1)·S − 2P + D(K − 1) + 1 + extra: the size whose convolution has `size` outputs (extra < S says which)."""
     result = (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1 + extra
     if min(size, kernel, stride, dilation) < 1 or result < 1:
-        raise ValueError(f"({size} − 1)·{stride} − 2·{padding} + {dilation}·({kernel} − 1) + 1 + {extra} = {result} < 1")
+        raise ValueError(
+            f"({size} − 1)·{stride} − 2·{padding} + {dilation}·({kernel} − 1) + 1 + {extra} = {result} < 1"
+        )
     return result
 
 
@@ -103,7 +109,9 @@ def field(layers: list[Layer], name: str) -> Field:
         meets = [fields[source] for source in layer.inputs]
         if len({f.jump for f in meets}) > 1:
             jumps = {source: fields[source].jump for source in layer.inputs}
-            raise ValueError(f"the branches that meet in {layer.name!r} have jumps {jumps}: their strides must multiply alike")
+            raise ValueError(
+                f"the branches that meet in {layer.name!r} have jumps {jumps}: their strides must multiply alike"
+            )
         jump = meets[0].jump
         start = min(f.start for f in meets)
         end = max(f.start + f.size for f in meets)
@@ -114,7 +122,7 @@ def field(layers: list[Layer], name: str) -> Field:
 
 
 def backwards(layers: list[Layer], name: str, span: Span, size: int | None = None) -> Span:
-    """Which positions of the image the outputs span = (first, last) of a layer have read; cut to 0 … size − 1 if given."""
+    """Which positions of the image the outputs (first, last) of a layer have read; cut to 0 … size − 1 if given."""
     reads: dict[str, Span] = {name: span}
     for layer in reversed(_checked(layers, name)):
         if layer.name not in reads:
@@ -129,7 +137,7 @@ def backwards(layers: list[Layer], name: str, span: Span, size: int | None = Non
 
 
 def forwards(layers: list[Layer], name: str, span: Span) -> Span:
-    """Which outputs of a layer the positions span = (first, last) of the image have reached (before cutting to size)."""
+    """Which outputs of a layer the positions (first, last) of the image have reached, before cutting to size."""
     reaches: dict[str, Span] = {IMAGE: span}
     for layer in _checked(layers, name):
         for source in layer.inputs:
@@ -151,7 +159,9 @@ def _checked(layers: list[Layer], name: str) -> list[Layer]:
     for number, layer in enumerate(layers):
         missing = [source for source in layer.inputs if source not in known]
         if missing or not layer.inputs:
-            raise ValueError(f"layer {layer.name!r} reads from {missing or 'nothing'}, but before it there are {sorted(known)}")
+            raise ValueError(
+                f"layer {layer.name!r} reads from {missing or 'nothing'}, but before it there are {sorted(known)}"
+            )
         known.add(layer.name)
         if layer.name == name:
             return layers[: number + 1]

@@ -6,7 +6,8 @@ over one axis. The largest score is taken off all first: it cancels, and no expo
 
 **Backward.** ∂p_j/∂x_i = p_j(δ_ij − p_i) (differentiate e^{x_j}/Σ; the second term is the sum's share), so
 
-$$\frac{\partial L}{\partial x_i} = p_i\Bigl(\frac{\partial L}{\partial p_i} - \sum_j \frac{\partial L}{\partial p_j}p_j\Bigr),
+$$\frac{\partial L}{\partial x_i}
+= p_i\Bigl(\frac{\partial L}{\partial p_i} - \sum_j \frac{\partial L}{\partial p_j}p_j\Bigr),
 \qquad\text{and of the logarithm, with } \frac{\partial \log p_j}{\partial x_i} = \delta_{ij} - p_i,\qquad
 \frac{\partial L}{\partial x_i} = dy_i - p_i\sum_j dy_j.$$
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ Index = tuple[int, ...]
 SYMBOLS = {"gamma": "γ", "beta": "β", "eps": "ε", "mean": "μ", "variance": "σ²", "alpha": "α", "norm": "‖x‖"}
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """One number's share in another: `contribution = coefficient · value`."""
 
     source: str
@@ -40,7 +41,8 @@ class Term(NamedTuple):
     contribution: float
 
 
-class Factor(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Factor:
     """The array whose elements multiply a group's values (the weights beside the pixels), element by element.
 
     `index` has shape (M, rank), `value` and `coefficient` (M,); `coefficient` is the local derivative with respect to

@@ -1,15 +1,16 @@
 r"""Transposed convolution: every pixel spreads its kernel over the output.
 
-It is the convolution's way back used as a way forward: as `convolution` maps x to y by a matrix A, this maps by Aᵀ, so its gradients are those of `convolution` with the roles of
-x and y exchanged: dx is a convolution of dy, and dw meets dy with x.
-
+It is the convolution's way back used as a way forward: as `convolution` maps x to y by a matrix A, this maps by Aᵀ, so
+its gradients are those of `convolution` with the roles of x and y exchanged: dx is a convolution of dy, and dw meets dy
+with x.
 
 The output is (H − 1)·S − 2P + D(K − 1) + 1 pixels high (plus the output padding, rows that no kernel need reach: with
 a stride several sizes of image give the same size of feature map, and this says which of them is meant).
 
 $$y_{noij} = b_o + \sum_{c,h,w} x_{nchw}\,w_{c,o,\,i+P-hS,\,j+P-wS}$$
 
-$$\frac{\partial L}{\partial x_{nchw}} = \sum_{o,k,l} \frac{\partial L}{\partial y_{n,o,\,hS-P+kD,\,wS-P+lD}}\,w_{cokl},\qquad
+$$\frac{\partial L}{\partial x_{nchw}} = \sum_{o,k,l} \frac{\partial L}{\partial y_{n,o,\,hS-P+kD,\,wS-P+lD}}\,w_{cokl},
+\qquad
 \frac{\partial L}{\partial w_{cokl}} = \sum_{n,h,w} \frac{\partial L}{\partial y_{n,o,\,hS-P+kD,\,wS-P+lD}}\,x_{nchw}.$$
 
 >>> import numpy as np
@@ -58,8 +59,8 @@ def _lifted(
     place = convolution.geometry(**settings)
     if x.ndim != 4 or w.ndim != 4 or x.shape[1] != w.shape[0] or x.shape[1] % place.groups:
         raise ValueError(
-            f"x has shape {x.shape} and w {w.shape}, but transposed convolution takes x (N, C, H, W) and w (C, O/G, K, L), "
-            f"with C a multiple of G = {place.groups}"
+            f"x has shape {x.shape} and w {w.shape}, but transposed convolution takes x (N, C, H, W) and "
+            f"w (C, O/G, K, L), with C a multiple of G = {place.groups}"
         )
     if b is not None:
         check_shape(b, (w.shape[1] * place.groups,), "b", f"one bias an output channel of w {w.shape}")

@@ -18,7 +18,8 @@ The golden rule of the turned kernel, in one number: with x = (1, 2, 3), w = (0,
 >>> convolution.forward(x, w)[0].item(), true_forward(x, w)[0].item()
 (32.0, 12.0)
 
-Sources: Sifre & Mallat 2014, Howard et al. 2017 (depthwise separable); Lin et al. 2014 (1×1); Chellapilla et al. 2006 (unrolled).
+Sources: Sifre & Mallat 2014, Howard et al. 2017 (depthwise separable); Lin et al. 2014 (1×1); Chellapilla et al. 2006
+(unrolled).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _turned(terms: Terms, w: Array) -> Terms:
         factor = group.factor
         if factor is not None and factor.source == "w":
             sign = np.array([1, 1, -1, -1])
-            factor = factor._replace(index=factor.index * sign + last)
+            factor = replace(factor, index=factor.index * sign + last)
         groups.append(replace(group, factor=factor))
     return replace(terms, groups=tuple(groups))
 
@@ -98,7 +99,8 @@ def _turned(terms: Terms, w: Array) -> Terms:
 def _each_channel(x: Array, w: Array, settings: dict[str, Any]) -> dict[str, Any]:
     if x.ndim != 4 or w.ndim != 4 or w.shape[1] != 1 or w.shape[0] % x.shape[1]:
         raise ValueError(
-            f"x has shape {x.shape} and w {w.shape}, but depthwise takes x (N, C, H, W) and w (M·C, 1, K, L): G = C groups"
+            f"x has shape {x.shape} and w {w.shape}, but depthwise takes x (N, C, H, W) and "
+            f"w (M·C, 1, K, L): G = C groups"
         )
     return {**settings, "groups": x.shape[1]}
 
@@ -217,7 +219,7 @@ def _renamed(terms: Terms, names: dict[str, str], template: str) -> Terms:
     for group in terms.groups:
         factor = group.factor
         if factor is not None:
-            factor = factor._replace(source=names.get(factor.source, factor.source))
+            factor = replace(factor, source=names.get(factor.source, factor.source))
         groups.append(replace(group, source=names.get(group.source, group.source), factor=factor))
     return replace(terms, groups=tuple(groups), template=template)
 
