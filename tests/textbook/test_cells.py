@@ -39,7 +39,7 @@ def test_the_cells_terms_are_its_gates() -> None:
 def test_the_output_of_an_rnn_cell() -> None:
     w = weights(2, 3, 1)
     w_hy = np.ones((1, 3))
-    out, _ = cells.rnn_forward(np.ones((1, 2)), np.zeros((1, 3)), *w, w_hy=w_hy)
+    out, _ = cells.rnn_forward(np.ones((1, 2)), np.zeros((1, 3)), w[0], w[1], w[2], w_hy=w_hy)
     assert out["y"][0, 0] == pytest.approx(out["h"].sum())
 
 
