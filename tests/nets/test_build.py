@@ -17,9 +17,9 @@ from torch import nn
 from pellucid import nets
 from pellucid.errors import UsageError
 from pellucid.nets.build import CLASSIC, is_notation
+from pellucid.nets.layer import ACTIVATIONS
 from pellucid.nets.notation import read
 from pellucid.nets.plan import plan
-from pellucid.nets.specs import ACTIVATIONS
 from pellucid.recipe import NETWORKS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "conv_forward.json"

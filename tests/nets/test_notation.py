@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.errors import UsageError
-from pellucid.nets.notation import MOST_DEPTH, MOST_LAYERS, Group, Item, complain, count, read
-from pellucid.nets.specs import ELSEWHERE, LAYERS, Conv, Dropout, FullyConnected, Pool
+from pellucid.nets.grammar import complain
+from pellucid.nets.notation import MOST_DEPTH, MOST_LAYERS, Group, Item, count, read
+from pellucid.nets.specs import ELSEWHERE, LAYERS, Dropout, FullyConnected
+from pellucid.nets.specs_conv import Conv
+from pellucid.nets.specs_pool import Pool
 
 
 def words(group: Group) -> list[object]:

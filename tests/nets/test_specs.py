@@ -9,9 +9,13 @@ from torch import nn
 
 from pellucid.errors import UsageError
 from pellucid.nets import layers
+from pellucid.nets.layer import TooSmallError
 from pellucid.nets.notation import Item, read
+from pellucid.nets.options import Values
 from pellucid.nets.sizes import ShapeError
-from pellucid.nets.specs import LAYERS, BatchNorm, Conv, Dropout, Flatten, FullyConnected, Pool, TooSmallError, Values
+from pellucid.nets.specs import LAYERS, BatchNorm, Dropout, Flatten, FullyConnected
+from pellucid.nets.specs_conv import Conv
+from pellucid.nets.specs_pool import Pool
 
 EXAMPLES = {
     "conv": "CONV(4, kernel=2, norm=batch, activation=gelu)",

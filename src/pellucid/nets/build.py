@@ -20,8 +20,8 @@ from pellucid.recipe import NETWORKS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pellucid.nets.layer import Part
     from pellucid.nets.plan import Placed
-    from pellucid.nets.specs import Part
 
 #: The names that `build` knows.
 NAMES: tuple[str, ...] = NETWORKS

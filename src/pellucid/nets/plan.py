@@ -11,9 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pellucid.errors import UsageError
-from pellucid.nets.notation import Group, Item, Net, complain
+from pellucid.nets.grammar import complain
+from pellucid.nets.layer import Layer, TooSmallError
+from pellucid.nets.notation import Group, Item, Net
 from pellucid.nets.sizes import Shape, ShapeError, by
-from pellucid.nets.specs import Flatten, FullyConnected, Layer, TooSmallError
+from pellucid.nets.specs import Flatten, FullyConnected
 
 #: The largest side that is tried when looking for images that would fit.
 LARGEST_SIDE = 1024
