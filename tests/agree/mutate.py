@@ -352,6 +352,7 @@ Every backward pass, and every function of the textbook that it calls, was broke
 a factor dropped, an array shifted by one element; one change at a time, only while `backward` ran. A mutant is caught
 when the agreement test fails on one of at most {tries} random examples, by a comparison (*numbers*) or by a crash
 (*error*). A function that several operations share is broken for each of them anew.
+A change that in none of its examples changed a number (a branch not taken, a factor that is always 1) is no mutant.
 
 Made by `python -m tests.agree.mutate`.
 
