@@ -52,7 +52,7 @@ WEIGHTS = ("w_xh", "w_hh", "b", "b_hh")
 
 
 class Kept(NamedTuple):
-    """What the way back needs: what every cell kept, [layer][t], and the shape of each initial state, or None."""
+    """What the way back needs: what every cell kept, [layer][t], and which initial states were given."""
 
     steps: list[list[Any]]
     states: tuple[str, ...]
