@@ -17,7 +17,9 @@ from typing import Any, Literal, get_args, get_origin
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.files import read_json
 
-Augmentation = Literal["flip", "shift"]
+Augmentation = Literal[
+    "shift", "flip", "crop", "rotate", "trivial", "colour", "blur", "noise", "cutout", "mixup", "cutmix"
+]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Layout = Literal["auto", "nchw", "nhwc"]
 Loss = Literal["cross-entropy", "mse", "custom"]
@@ -27,7 +29,13 @@ Resize = Literal["crop", "stretch", "pad"]
 Schedule = Literal["constant", "step", "exponential", "cosine", "onecycle"]
 
 #: The networks known by name; anything with an arrow in it is the notation of `pellucid.nets.parse`.
-NETWORKS = ("quick", "lenet5", "cifar-cnn")
+NETWORKS = (
+    "quick", "lenet5", "cifar-cnn", "perceptron", "mlp",
+    "vgg11", "vgg13", "vgg16", "vgg19", "vgg11-bn", "vgg13-bn", "vgg16-bn", "vgg19-bn",
+    "googlenet", "googlenet-paper",
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet20", "resnet32", "resnet56",
+    "rnn", "lstm",
+)  # fmt: skip
 
 #: Where to start with each optimiser. The adaptive ones divide by the gradient's own size, hence their smaller rates.
 LEARNING_RATES: dict[Optimizer, float] = {
@@ -65,8 +73,8 @@ class Pictures:
     resize: Resize | None = None
     """How a picture becomes a square: crop its middle, stretch it, or pad it. Crop, unless the data says otherwise."""
     augment: tuple[Augmentation, ...] | None = None
-    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth). Chosen by the data unless
-    given; nothing after the flag means none."""
+    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth), and more (docs/augmentation.md).
+    Chosen by the data unless given; nothing after the flag means none."""
     sample: float = 1.0
     """Train on this share of the pictures, the same share of every class."""
     val: float = 0.1

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from pellucid.nets.build import NAMES, Network, build, input_of, parse
+from pellucid.nets.build import NAMES, build, input_of, parse, row_predictor
+from pellucid.nets.network import Network
+from pellucid.nets.rows import next_row_loss
 from pellucid.nets.shapes import ShapeError, check
 from pellucid.nets.summary import Summary, summary
 
-__all__ = ["NAMES", "Network", "ShapeError", "Summary", "build", "check", "input_of", "parse", "summary"]
+__all__ = [
+    "NAMES",
+    "Network",
+    "ShapeError",
+    "Summary",
+    "build",
+    "check",
+    "input_of",
+    "next_row_loss",
+    "parse",
+    "row_predictor",
+    "summary",
+]

@@ -12,7 +12,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from pellucid.errors import UsageError, did_you_mean
-from pellucid.nets.options import Value, Values, option_name
+from pellucid.nets.options import Value, Values, option_name, options_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -128,7 +128,7 @@ class Reader:
         `settled` are those that the word itself decides.
         """
         given: dict[str, Any] = dict(settled)
-        fields = {option_name(item): item for item in dataclasses.fields(kind)}
+        fields = {option_name(item): item for item in options_of(kind)}
         if self.next.text == "(":
             for first, key, value in self.arguments(self.take()):
                 name = key.lower() if key else self._placed(kind, word, given, value)
@@ -151,7 +151,7 @@ class Reader:
 
     def _placed(self, kind: type[DataclassInstance], word: str, given: dict[str, Any], value: Token) -> str:
         """The option that a value without a name gives: the first one not given yet that could be it."""
-        items = dataclasses.fields(kind)
+        items = options_of(kind)
         placed = [item for item in items if item.metadata["placed"]]
         open_ = [item for item in placed if item.name not in given or item.metadata["many"]]
         for item in open_:

@@ -60,10 +60,15 @@ def option(values: Values, default: Any = dataclasses.MISSING, *, placed: bool =
     return field(default=default, metadata={"values": values, "placed": placed, "many": many})
 
 
+def options_of(kind: DataclassInstance | type[DataclassInstance]) -> list[dataclasses.Field[Any]]:
+    """The fields that may be written; the others are settled by the word itself."""
+    return [item for item in dataclasses.fields(kind) if "values" in item.metadata]
+
+
 def written(options: DataclassInstance, word: str) -> str:
     """`word` with the options in parentheses, those at their default left out."""
     words = []
-    for item in dataclasses.fields(options):
+    for item in options_of(options):
         value = getattr(options, item.name)
         if value == item.default:
             continue

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pellucid.nets.build import Network, is_notation
+from pellucid.nets.build import is_notation
 from pellucid.nets.describe import describe, settings_of, windows
+from pellucid.nets.network import Network
 from pellucid.nets.notation import read
 from pellucid.nets.plan import plan, whole_image
 from pellucid.nets.sizes import Shape, ShapeError, by, formula, size_after
