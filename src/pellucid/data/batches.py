@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.data.augment import gather
+from pellucid.data.mix import Target, gather_mixed, mixes
 from pellucid.data.preprocess import Preprocess
 
 
@@ -53,11 +54,18 @@ class Batches:
         """Steps in an epoch."""
         return len(cuts(len(self.labels_n), self.batch_size))
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The epoch's batches from step `first` on: uint8 NHWC pictures and their labels."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, Target]]:
+        """The epoch's batches from step `first` on: uint8 NHWC pictures, and their labels.
+
+        Where mixup or cutmix is among the changes, `Mixed` stands for the labels.
+        """
         n = len(self.labels_n)
         order_n = order(self.seed, epoch, n)
+        mean = self.preprocess.mean
         for cut in cuts(n, self.batch_size)[first:]:
             index_n = order_n[cut]
-            x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, epoch)
+            if mixes(self.augment):
+                yield gather_mixed(self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, epoch, mean)
+                continue
+            x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, epoch, mean)
             yield x_nhwc, self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.labels_n.device))

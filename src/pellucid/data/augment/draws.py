@@ -1,0 +1,107 @@
+"""Random numbers that belong to a picture: hashes of (seed, epoch, index of the picture, what the number is for).
+
+None is the next draw of a generator, so neither the batch a picture stands in nor the number of processes can change
+what it becomes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+
+class Stream(IntEnum):
+    """One stream of random numbers for each use, so that adding a use (at the end) changes no other."""
+
+    FLIP = auto()
+    SHIFT_Y = auto()
+    SHIFT_X = auto()
+    CROP_AREA = auto()
+    CROP_RATIO = auto()
+    CROP_Y = auto()
+    CROP_X = auto()
+    ROTATE = auto()
+    BRIGHTNESS = auto()
+    CONTRAST = auto()
+    SATURATION = auto()
+    BLUR = auto()
+    NOISE_SIZE = auto()
+    NOISE = auto()
+    CUTOUT_Y = auto()
+    CUTOUT_X = auto()
+    TRIVIAL = auto()
+    TRIVIAL_STRENGTH = auto()
+    TRIVIAL_SIGN = auto()
+    PARTNER = auto()
+    MIXUP_SHARE = auto()
+    CUTMIX_COIN = auto()
+    CUTMIX_SHARE = auto()
+    CUTMIX_Y = auto()
+    CUTMIX_X = auto()
+
+
+def uniform(seed: int, epoch: int, index_n: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
+    """A random number in [0, 1) for each picture, the same whenever it is asked for.
+
+    SplitMix64 (Steele, Lea and Flood 2014) over a counter made of the four arguments.
+    """
+    return (_hashed(seed, epoch, index_n.astype(np.uint64), stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _hashed(seed: int, epoch: int, state_n: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
+    for word in (epoch, stream, seed):
+        state_n = _mix(state_n + np.uint64(word))
+    return state_n
+
+
+def _mix(state_n: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    state_n = state_n + np.uint64(0x9E3779B97F4A7C15)
+    state_n = (state_n ^ (state_n >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state_n = (state_n ^ (state_n >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state_n ^ (state_n >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of some pictures in one epoch."""
+
+    seed: int
+    epoch: int
+    index_n: NDArray[np.int64]
+    """Which pictures, as places in the training set."""
+
+    def flips(self) -> NDArray[np.bool_]:
+        """Whether each picture is mirrored."""
+        return uniform(self.seed, self.epoch, self.index_n, Stream.FLIP) < 0.5
+
+    def offsets(self, stream: Stream, most: int) -> NDArray[np.int64]:
+        """A whole number from −most to most for each picture."""
+        return np.floor(uniform(self.seed, self.epoch, self.index_n, stream) * (2 * most + 1)).astype(np.int64) - most
+
+    def keys(self, stream: Stream) -> NDArray[np.int64]:
+        """64 random bits for each picture.
+
+        Unlike in `uniform`, the index is scrambled before the epoch is added, so that no picture repeats what the
+        picture before it will be an epoch later.
+        """
+        return _hashed(self.seed, self.epoch, _mix(self.index_n.astype(np.uint64)), stream).view(np.int64)
+
+    def unit(self, stream: Stream) -> NDArray[np.float64]:
+        """A number in [0, 1) for each picture."""
+        return (self.keys(stream).view(np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def between(self, stream: Stream, low: float, high: float) -> NDArray[np.float64]:
+        """A number in [low, high) for each picture, all equally likely."""
+        return low + (high - low) * self.unit(stream)
+
+    def beta(self, stream: Stream, alpha: float) -> NDArray[np.float64]:
+        """A number in [0, 1] for each picture, distributed as Beta(alpha, alpha)."""
+        return np.asarray(special.betaincinv(alpha, alpha, self.unit(stream)), np.float64)
+
+    def __getitem__(self, which: NDArray[np.int64]) -> Draws:
+        """Those of some of these pictures, by their place among them."""
+        return Draws(self.seed, self.epoch, self.index_n[which])
