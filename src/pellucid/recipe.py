@@ -73,8 +73,8 @@ class Pictures:
     resize: Resize | None = None
     """How a picture becomes a square: crop its middle, stretch it, or pad it. Crop, unless the data says otherwise."""
     augment: tuple[Augmentation, ...] | None = None
-    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth), and more (docs/augmentation.md).
-    Chosen by the data unless given; nothing after the flag means none."""
+    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth), others as
+    docs/augmentation.md tells. Chosen by the data unless given; nothing after the flag means none."""
     sample: float = 1.0
     """Train on this share of the pictures, the same share of every class."""
     val: float = 0.1
