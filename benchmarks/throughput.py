@@ -44,9 +44,9 @@ class Work:
 
 WORKS = (Work("cifar-cnn", "cifar10", 3, 50 * BATCH), Work("lenet5", "fashion-mnist", 1, 200 * BATCH))
 
-#: Arm -> (script, arguments, environment). Pellucid's command sets the wait policy; the others run as people run them.
+#: Arm -> (script, arguments, environment). Pellucid's command sets how threads wait; the others run as people run them.
 ARMS: dict[str, tuple[str, list[str], dict[str, str]]] = {
-    "pellucid": ("arms/pellucid_arm.py", [], {"OMP_WAIT_POLICY": "PASSIVE"}),
+    "pellucid": ("arms/pellucid_arm.py", [], {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}),
     "pytorch": ("arms/pytorch_arm.py", [], {}),
     "keras-tensorflow": ("arms/keras_arm.py", [], {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}),
     "keras-jax": ("arms/keras_arm.py", [], {"KERAS_BACKEND": "jax"}),

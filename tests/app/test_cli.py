@@ -276,18 +276,19 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path: Path) -> None:
     assert len(rows) > done
 
 
-def test_the_wait_policy_is_set_before_torch_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}])
+def test_how_threads_wait_is_set_before_torch_unless_the_user_has(
+    monkeypatch: pytest.MonkeyPatch, own: dict[str, str]
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
     cli.main(["--version"])
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    cli.main(["--version"])
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
-    cli.main(["--version"])
-    assert "OMP_WAIT_POLICY" not in os.environ
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    assert found == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"})
 
 
 def test_a_reader_that_goes_away_is_no_error(trained: Path) -> None:
