@@ -44,6 +44,7 @@ def test_the_losses_are_those_of_a_loop_written_by_hand() -> None:
         total = 0.0
         for x_nhwc, labels in training.batches.epoch(epoch):
             x = ((x_nhwc.double() / 255 - mean) / std).permute(0, 3, 1, 2)
+            assert isinstance(labels, torch.Tensor)
             loss = nn.functional.cross_entropy(twin(x), labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pellucid.recipe import Optimisation
+from pellucid.recipe import Loss, Optimisation
 from pellucid.training.losses import make_loss
 
 
@@ -27,3 +27,17 @@ def test_mse_by_hand() -> None:
     logits = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]).log()
     expected = ((0.3**2 + 0.2**2 + 0.1**2) + (0.1**2 + 0.3**2 + 0.4**2)) / 2
     assert loss(logits, torch.tensor([0, 2])).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "mse"])
+def test_a_mixture_of_labels_is_the_label_where_one_has_all_of_it(name: Loss) -> None:
+    loss = make_loss(Optimisation(loss=name))
+    logits, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 1, 1, 2])
+    whole = torch.nn.functional.one_hot(labels, 4).float()
+    assert loss(logits, whole).item() == pytest.approx(loss(logits, labels).item(), rel=1e-6)
+    # Half of each label: the mean of the two cross-entropies.
+    if name == "cross-entropy":
+        other = labels.flip(0)
+        half = (whole + torch.nn.functional.one_hot(other, 4)) / 2
+        expected = (loss(logits, labels) + loss(logits, other)) / 2
+        assert loss(logits, half).item() == pytest.approx(expected.item(), rel=1e-6)

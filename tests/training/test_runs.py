@@ -302,3 +302,18 @@ def test_watch_sees_every_event_and_settings_reach_the_recipe(tmp_path: Path) ->
         pellucid.train("digits", epoch=1)
     with pytest.raises(UsageError, match="preset 'quik' is not known: did you mean 'quick'"):
         pellucid.train("digits", preset="quik")
+
+
+@pytest.mark.parametrize("change", ["mixup", "cutmix"])
+def test_mixed_pictures_are_trained_on_and_counted_by_their_shares(tmp_path: Path, small: Recipe, change: str) -> None:
+    result = finish(run(settle(small, augment=[change], epochs=3), out=tmp_path / "run"))
+    rows = lines(result.folder)
+    assert result.scores["accuracy"] > 0.6
+    # Nobody can name two digits at once: the training accuracy stays below what the mixtures allow.
+    assert 0.3 < rows[-1]["accuracy"] < 0.97
+
+
+def test_a_loss_of_ones_own_takes_no_mixtures(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gives every picture two labels"):
+        pellucid.train("digits", loss=nn.MultiMarginLoss(), augment=("mixup",), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pellucid.training.api import train
-from pellucid.training.runs import Epoch, Event, Progress, Reading, Run, Started, Understood, resume, run
+from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.runs import resume, run
 
 __all__ = [
     "Epoch",

@@ -10,8 +10,9 @@ from torch import nn
 
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.recipe import PRESETS, Recipe, settle
+from pellucid.training.events import Event, Run
 from pellucid.training.losses import Loss
-from pellucid.training.runs import Event, Run, run
+from pellucid.training.runs import run
 
 
 def train(

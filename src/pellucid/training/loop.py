@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pellucid.data.batches import Batches
+from pellucid.data.mix import Mixed, Target, hits, targets
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import Engine, Optimisation, usual_epochs
 from pellucid.training.losses import Loss
@@ -70,8 +71,9 @@ class Training:
         self.optimizer = make_optimizer(model, optimisation)
         self.step = 0
         device = batches.pixels_nhwc.device
-        self.loss_sum = torch.zeros((), device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
-        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self.loss_sum = torch.zeros((), device=device, dtype=wide)
+        self.correct = torch.zeros((), device=device, dtype=wide)
         self.seen = 0
 
     @property
@@ -95,25 +97,28 @@ class Training:
         if first == 0:
             self._start_sums()
         self.model.train()
-        for x_nhwc, labels_n in self.batches.epoch(self.epoch, first):
-            self.take_step(x_nhwc, labels_n)
-            yield len(labels_n)
+        for x_nhwc, target in self.batches.epoch(self.epoch, first):
+            self.take_step(x_nhwc, target)
+            yield len(x_nhwc)
 
-    def take_step(self, x_nhwc: torch.Tensor, labels_n: torch.Tensor) -> None:
+    def take_step(self, x_nhwc: torch.Tensor, target: Target) -> None:
         """Forward, backward, update."""
         # Dropout's masks follow from seed and step, so that a resumed run draws what an unbroken one would have.
         torch.manual_seed((self.batches.seed << 32) + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         logits_nk = self.forward(x_nhwc)
-        loss = self.loss(logits_nk, labels_n)
+        if isinstance(target, Mixed):
+            loss = self.loss(logits_nk, targets(target, logits_nk.shape[1], logits_nk.dtype))
+        else:
+            loss = self.loss(logits_nk, target)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
-        self.seen += len(labels_n)
-        self.loss_sum += loss.detach() * len(labels_n)
-        self.correct += (logits_nk.detach().argmax(1) == labels_n).sum()
+        self.seen += len(x_nhwc)
+        self.loss_sum += loss.detach() * len(x_nhwc)
+        self.correct += hits(logits_nk.detach(), target).sum()
 
     def _start_sums(self) -> None:
         self.loss_sum.zero_()
@@ -121,5 +126,8 @@ class Training:
         self.seen = 0
 
     def sums(self) -> tuple[float, float]:
-        """Mean loss and accuracy over this epoch's training batches so far."""
-        return float(self.loss_sum) / max(1, self.seen), int(self.correct) / max(1, self.seen)
+        """Mean loss and accuracy over this epoch's training batches so far.
+
+        A mixture of two pictures counts as right by the share of the one that is named.
+        """
+        return float(self.loss_sum) / max(1, self.seen), float(self.correct) / max(1, self.seen)

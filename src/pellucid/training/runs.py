@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pellucid.data.batches import Batches
 from pellucid.data.images import Images, Split
 from pellucid.data.load import Loaded
 from pellucid.data.load import load as load_pictures
+from pellucid.data.mix import mixes
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
@@ -42,6 +42,7 @@ from pellucid.files import (
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.scores import evaluation
 from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
+from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import environment, leave
 from pellucid.training.loop import Training, place
@@ -54,91 +55,6 @@ RESULT = "result.json"
 
 #: Seconds between two reports of progress.
 REPORT = 0.1
-
-
-@dataclass(frozen=True)
-class Understood:
-    """What the data and the recipe were taken to mean; nothing has been read or written yet."""
-
-    task: Task
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Pictures being decoded."""
-
-    split: Split
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Started:
-    """The pictures are read, the engine is chosen, the folder exists."""
-
-    folder: Path
-    recipe: Recipe
-    image: tuple[int, int, int]
-    """What the network is shown: channels, height, width."""
-    measured: Measured
-    model: nn.Module
-    left_out: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Some steps further."""
-
-    epoch: int
-    """From 1."""
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    images_per_second: float
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """An epoch is done: its line of `metrics.jsonl`, and whether its weights are the best so far."""
-
-    row: dict[str, Any]
-    best: bool
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished (or stopped) run, and the network it gave. Stands for its folder wherever a path is expected."""
-
-    folder: Path
-    recogniser: Recogniser
-    scores: dict[str, Any]
-    """The evaluation on val of the weights kept."""
-    epoch: int
-    """The epoch these weights are of."""
-    stopped: bool
-    """Whether it was interrupted; `train --resume` goes on."""
-    notes: tuple[str, ...]
-    """What a reader of the run folder should know, such as class names that could not be drawn."""
-
-    def to_json(self) -> dict[str, Any]:
-        """What `train --json` prints and `result.json` keeps; the scores are those of val."""
-        return {
-            "run": str(self.folder),
-            "epoch": self.epoch,
-            "stopped": self.stopped,
-            "notes": list(self.notes),
-            "split": "val",
-            **self.scores,
-        }
-
-    def __fspath__(self) -> str:
-        """The run folder."""
-        return str(self.folder)
-
-
-Event = Understood | Reading | Started | Progress | Epoch | Run
 
 
 def run(
@@ -246,6 +162,11 @@ def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe
     if model is not None:
         recipe = settle(recipe, net="custom")
     if loss is not None:
+        if mixes(recipe.pictures.augment or ()):
+            raise UsageError(
+                "--augment mixup or cutmix gives every picture two labels, and a loss of your own takes one; leave it "
+                "away, or use the loss cross-entropy or mse"
+            )
         recipe = settle(recipe, loss="custom", label_smoothing=0.0)
     elif recipe.optimisation.loss == "custom":
         raise UsageError("--loss custom: this recipe used a loss of your own; give it to pellucid.train(loss=...)")

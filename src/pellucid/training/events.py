@@ -1,0 +1,100 @@
+"""What a training run tells while it goes on, one event at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pellucid.bundle.recogniser import Recogniser
+from pellucid.data.images import Split
+from pellucid.recipe import Recipe
+from pellucid.training.prepare import Task
+from pellucid.training.probe import Measured
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What the data and the recipe were taken to mean; nothing has been read or written yet."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pictures being decoded."""
+
+    split: Split
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The pictures are read, the engine is chosen, the folder exists."""
+
+    folder: Path
+    recipe: Recipe
+    image: tuple[int, int, int]
+    """What the network is shown: channels, height, width."""
+    measured: Measured
+    model: nn.Module
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Some steps further."""
+
+    epoch: int
+    """From 1."""
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch is done: its line of `metrics.jsonl`, and whether its weights are the best so far."""
+
+    row: dict[str, Any]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or stopped) run, and the network it gave. Stands for its folder wherever a path is expected."""
+
+    folder: Path
+    recogniser: Recogniser
+    scores: dict[str, Any]
+    """The evaluation on val of the weights kept."""
+    epoch: int
+    """The epoch these weights are of."""
+    stopped: bool
+    """Whether it was interrupted; `train --resume` goes on."""
+    notes: tuple[str, ...]
+    """What a reader of the run folder should know, such as class names that could not be drawn."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `train --json` prints and `result.json` keeps; the scores are those of val."""
+        return {
+            "run": str(self.folder),
+            "epoch": self.epoch,
+            "stopped": self.stopped,
+            "notes": list(self.notes),
+            "split": "val",
+            **self.scores,
+        }
+
+    def __fspath__(self) -> str:
+        """The run folder."""
+        return str(self.folder)
+
+
+Event = Understood | Reading | Started | Progress | Epoch | Run
