@@ -137,7 +137,7 @@ def usual_epochs(pictures: int) -> int:
 
 def usual_batch_size(pictures: int) -> int:
     """Pictures a step for so many training pictures: 128, but about ten steps an epoch where there are few."""
-    return min(128, max(16, 2 ** math.floor(math.log2(max(1, pictures / 10)))))
+    return min(128, max(16, 1 << int(math.log2(max(1, pictures / 10)))))
 
 
 @dataclass(frozen=True, slots=True)
