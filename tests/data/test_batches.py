@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.data.batches import Batches, cuts, order
+from pellucid.data.mix import Mixed, gather_mixed
 from pellucid.data.preprocess import Preprocess
 
 
@@ -28,14 +30,15 @@ def test_an_epoch_is_a_permutation_of_its_own() -> None:
     assert not np.array_equal(first, order(1, 0, 100))
 
 
-def batches(n: int = 10) -> Batches:
-    pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).repeat(1, 2, 2, 1)
-    preprocess = Preprocess(size=(2, 2), resize="crop", channels=1, mean=(0.0,), std=(1.0,))
-    return Batches(pixels, torch.arange(n), preprocess, ("flip", "shift"), batch_size=4, seed=0)
+def batches(n: int = 10, *augment: str) -> Batches:
+    pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).repeat(1, 4, 4, 1)
+    preprocess = Preprocess(size=(4, 4), resize="crop", channels=1, mean=(0.4,), std=(1.0,))
+    return Batches(pixels, torch.arange(n), preprocess, augment or ("flip", "shift"), batch_size=4, seed=0)
 
 
 def test_a_picture_keeps_its_label() -> None:
     for x_nhwc, labels_n in batches().epoch(0):
+        assert isinstance(labels_n, torch.Tensor)
         assert torch.equal(x_nhwc[:, 0, 0, 0].long(), labels_n)
 
 
@@ -43,5 +46,24 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_as_it_would_have() -> None:
     whole = list(batches().epoch(2))
     assert len(whole) == len(batches()) == 3
     for (x, y), (x_again, y_again) in zip(whole[1:], batches().epoch(2, first=1), strict=True):
+        assert isinstance(y, torch.Tensor)
+        assert isinstance(y_again, torch.Tensor)
         assert torch.equal(x, x_again)
         assert torch.equal(y, y_again)
+
+
+@pytest.mark.parametrize("change", ["mixup", "cutmix"])
+def test_mixed_batches_say_what_they_are_mixed_of(change: str) -> None:
+    drawn = batches(10, "flip", change)
+    order_n = order(0, 3, 10)
+    for (x_nhwc, target), cut in zip(drawn.epoch(3), cuts(10, 4), strict=True):
+        x, expected = gather_mixed(drawn.pixels_nhwc, drawn.labels_n, order_n[cut], ("flip", change), 0, 3, (0.4,))
+        assert torch.equal(x_nhwc, x)
+        assert isinstance(target, Mixed)
+        assert all(torch.equal(a, b) for a, b in zip(target, expected, strict=True))
+        assert torch.equal(target.labels_n, torch.from_numpy(order_n[cut]))
+
+
+def test_what_cutout_leaves_is_the_mean_of_the_pictures() -> None:
+    x_nhwc, _ = next(batches(4, "cutout").epoch(0))
+    assert (x_nhwc == 102).sum() == 4  # one pixel of each 4×4: 0.4 · 255

@@ -166,14 +166,15 @@ def warp(x_nhwc: torch.Tensor, affine: Affine) -> torch.Tensor:
     upper_nhw, lower_nhw = upper_nhw * W + start_n11, lower_nhw * W + start_n11
     corners = [(y + x).view(-1) for y in (upper_nhw, lower_nhw) for x in (left_nhw, right_nhw)]
     down, along = down_nhw.view(-1), along_nhw.view(-1)
+    up, back = 256 - down, 256 - along
     y_nhwc = torch.empty_like(x_nhwc)
     # A plane at a time: picking single numbers is faster than picking threes, and the weights need no repeating.
     for c in range(C):
         plane = x_nhwc[..., c].reshape(-1)
         a, b, d, e = (plane.index_select(0, corner).float() for corner in corners)
-        top = a.mul_(256 - along).add_(b.mul_(along))
-        bottom = d.mul_(256 - along).add_(e.mul_(along))
-        total = top.mul_(256 - down).add_(bottom.mul_(down))
+        top = a.mul_(back).add_(b.mul_(along))
+        bottom = d.mul_(back).add_(e.mul_(along))
+        total = top.mul_(up).add_(bottom.mul_(down))
         y_nhwc[..., c] = rounded(total, 16).view(N, H, W)
     return y_nhwc
 

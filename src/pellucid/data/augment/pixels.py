@@ -20,8 +20,8 @@ from pellucid.data.augment.geometry import mirrored, rounded
 #: Brightness, contrast and saturation are multiplied by 1 − COLOUR to 1 + COLOUR.
 COLOUR = 0.2
 
-#: Largest standard deviation of the blur, as a share of the shorter side: half a pixel of 32.
-BLUR = 1 / 64
+#: Largest standard deviation of the blur, as a share of the shorter side (one pixel of 32), and in pixels.
+BLUR, BLUR_PIXELS = 1 / 32, 2.0
 
 #: Largest standard deviation of the noise, in grey levels.
 NOISE = 12.0
@@ -108,18 +108,26 @@ def blur(x_nhwc: torch.Tensor, sigma_n: NDArray[np.float64], radius: int) -> tor
 
 
 def _smoothed(x_nhwc: torch.Tensor, weight_nk: NDArray[np.float64], axis: int) -> torch.Tensor:
+    N, H, W, C = x_nhwc.shape
     side, radius = x_nhwc.shape[axis], weight_nk.shape[1] // 2
     folded = torch.from_numpy(mirrored(np.arange(-radius, side + radius), side)).to(x_nhwc.device)
-    wide = x_nhwc.index_select(axis, folded)
-    total = torch.zeros_like(x_nhwc)
-    for k in range(2 * radius + 1):
-        total += wide.narrow(axis, k, side) * per_picture(weight_nk[:, k], x_nhwc)
-    return total
+    # Rows of numbers, in which a pixel to the side is C numbers away: twice as fast as four axes.
+    wide = x_nhwc.index_select(axis, folded).view(N, -1, (W + 2 * radius if axis == 2 else W) * C)
+    step, length = (C, W * C) if axis == 2 else (1, H)
+
+    def weight(k: int) -> torch.Tensor:
+        return torch.from_numpy(weight_nk[:, k].astype(np.float32)).to(x_nhwc.device).view(N, 1, 1)
+
+    total = wide.narrow(axis, radius * step, length) * weight(radius)
+    for away in range(1, radius + 1):
+        before, after = (wide.narrow(axis, (radius + d) * step, length) for d in (-away, away))
+        total += (before + after).mul_(weight(radius + away))
+    return total.view(N, H, W, C)
 
 
 def blurred(x_nhwc: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Each picture smoothed by a Gaussian whose deviation is up to BLUR of the shorter side."""
-    most = BLUR * min(x_nhwc.shape[1:3])
+    """Each picture smoothed by a Gaussian, its deviation up to BLUR of the shorter side or BLUR_PIXELS."""
+    most = min(BLUR_PIXELS, BLUR * min(x_nhwc.shape[1:3]))
     # One radius for all: that of the greatest deviation in the batch would depend on the batch.
     return blur(x_nhwc, draws.between(Stream.BLUR, 0, most), int(np.ceil(3 * most)))
 
@@ -181,10 +189,11 @@ def inside(begin_n: NDArray[np.int64], end_n: NDArray[np.int64], side: int, devi
 def cutout(x_nhwc: torch.Tensor, draws: Draws, fill: Sequence[float]) -> torch.Tensor:
     """A square of each picture replaced by `fill` (0 to 255, a number a channel) (DeVries and Taylor 2017).
 
-    Its middle is any pixel of the picture, so that a part of it may lie outside, as in the paper.
+    Its middle is any pixel of the picture, so that a part of it may lie outside, as in the paper. Of a picture of two
+    pixels or less a side nothing is cut out.
     """
     H, W = x_nhwc.shape[1:3]
-    side = max(1, round(min(H, W) * CUTOUT))
+    side = round(min(H, W) * CUTOUT)
     held = []
     for stream, length in ((Stream.CUTOUT_Y, H), (Stream.CUTOUT_X, W)):
         middle_n = np.floor(draws.unit(stream) * length).astype(np.int64)
