@@ -81,15 +81,43 @@ LAYER = st.one_of(
         st.sampled_from(["same", "valid", 0, 1, 2]),
         st.integers(1, 2),
         st.sampled_from([*ACTIVATIONS, "none"]),
-        st.sampled_from(["batch", "none"]),
+        st.sampled_from(["batch", "none", "layer", "group"]),
         st.sampled_from([1, 3]),
         st.sampled_from(["true", "false"]),
     ),
     st.builds("POOL({}, {}, stride={})".format, st.integers(1, 3), st.sampled_from(["max", "avg"]), st.integers(1, 3)),
+    st.builds(
+        "{}, kernel={}, stride={}, padding={}, dilation={}, norm={}, bias={})".format,
+        st.sampled_from(["DWCONV(2", "DWCONV(1", "SEPCONV(6"]),
+        st.integers(1, 4),
+        st.integers(1, 3),
+        st.sampled_from(["same", "valid", 1]),
+        st.integers(1, 2),
+        st.sampled_from(["none", "group"]),
+        st.sampled_from(["true", "false"]),
+    ),
+    st.builds(
+        "TCONV({}, kernel={}, stride={}, padding={}, output-padding={}, groups={})".format,
+        st.sampled_from([3, 6]),
+        st.integers(1, 4),
+        st.integers(2, 3),
+        st.integers(0, 1),
+        st.integers(0, 1),
+        st.sampled_from([1, 3]),
+    ),
+    st.builds("SOFTPOOL({}, stride={})".format, st.integers(1, 3), st.integers(1, 3)),
+    st.sampled_from(["GROUPNORM", "GROUPNORM(3)", "LAYERNORM", "LRN", "LRN(3, k=2)", "SOFTPOOL?"]),
     st.sampled_from(["POOL", "POOL(3, padding=1)?", "BATCHNORM", "DROPOUT(0.2)", "[CONV(3) -> POOL?]*2"]),
 )
 TAIL = st.sampled_from(
-    ["FC(5)", "FC(4, activation=tanh) -> FC(5)", "GLOBALPOOL(max) -> FC(5)", "FLATTEN -> FC(classes)"]
+    [
+        "FC(5)",
+        "SPP -> LAYERNORM -> FC(5)",
+        "SPP(3, avg) -> FC(5)",
+        "FC(4, activation=tanh) -> FC(5)",
+        "GLOBALPOOL(max) -> FC(5)",
+        "FLATTEN -> FC(classes)",
+    ]
 )
 
 
@@ -100,14 +128,15 @@ def test_planned_shapes_are_torchs(layers: list[str], tail: str, height: int, wi
     try:
         placed = plan(read(text), None, 5)
     except nets.ShapeError as error:
-        assert "does not fit" in str(error)  # noqa: PT017  the other branch is the common one
+        assert "does not fit" in str(error) or "its padding takes away" in str(error)  # noqa: PT017  the other branch is the common one
         return
     model = nets.parse(text, classes=5, seed=0).eval()
     x = torch.zeros(2, 3, height, width)
     shapes = {}
     for name, part in model.named_children():
         x = part(x)
-        shapes[name.split("_")[0]] = tuple(x.shape[1:])
+        if not name.endswith("_depthwise"):
+            shapes[name.split("_")[0]] = tuple(x.shape[1:])
     assert shapes == {item.name: item.after for item in placed}
     parts = [part for item in placed for part in item.layer.parts(item.before)]
     assert [part.parameters for part in parts] == [count(part) for part in model.children()]
@@ -199,6 +228,23 @@ def test_first_weights_are_hes_and_glorots() -> None:
         weight, bias = (model.get_parameter(f"{name}.{kind}") for kind in ("weight", "bias"))
         assert weight.var().item() == pytest.approx(variance, rel=0.1)
         assert not bias.any()
+
+
+@pytest.mark.parametrize("layer", ["CONV(96)", "SEPCONV(96)", "TCONV(96, kernel=4, padding=1)", "CONV(96, groups=4)"])
+def test_first_weights_keep_the_spread(layer: str) -> None:
+    """Before the ReLU the variance is twice the mean square that came, so that after it it is the same (He et al.)."""
+    model = nets.parse(f"INPUT(64,16,16) -> {layer}", seed=0)
+    x_nchw = torch.randn(8, 64, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y_nchw = model[:-1](x_nchw)[:, :, 2:-2, 2:-2]
+    assert y_nchw.var().item() == pytest.approx(2, rel=0.15)
+
+
+def test_a_pyramid_takes_images_of_any_size() -> None:
+    model = nets.parse("INPUT(3,32,32) -> CONV(8) -> POOL -> SPP(4, 2, 1) -> FC(5)", classes=5, seed=0)
+    for side in (7, 32, 45):
+        assert model(torch.zeros(2, 3, side, side + 3)).shape == (2, 5)
+        nets.check(model[:], (3, side, side), 5)
 
 
 def test_input_of() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pellucid.nets.layers import SameConv2d, convolution
+from pellucid.nets.layers import SameConv2d, SoftPool2d, SpatialPyramidPool2d, convolution
 
 
 def by_loops(x_chw: np.ndarray, w_ockl: np.ndarray, stride: int, dilation: int) -> np.ndarray:
@@ -93,3 +93,51 @@ def test_exports_and_says_what_it_is() -> None:
     assert "padding=same" in repr(module)
     x_nchw = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(torch.export.export(module, (x_nchw,)).module()(x_nchw), module(x_nchw))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(3, 9), st.integers(3, 9), st.integers(1, 3), st.integers(1, 3))
+def test_softpool_is_its_formula(height: int, width: int, size: int, stride: int) -> None:
+    x_nchw = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y_ncij = SoftPool2d(size, stride)(x_nchw).numpy()
+    assert y_ncij.shape == nn.functional.max_pool2d(x_nchw, size, stride).shape
+    for i in range(y_ncij.shape[2]):
+        for j in range(y_ncij.shape[3]):
+            window = x_nchw[:, :, i * stride : i * stride + size, j * stride : j * stride + size].numpy()
+            weights = np.exp(window)
+            expected = (weights * window).sum((2, 3)) / weights.sum((2, 3))
+            np.testing.assert_allclose(y_ncij[:, :, i, j], expected, rtol=0, atol=1e-12)
+
+
+def test_softpool_lies_between_the_mean_and_the_largest_at_any_magnitude() -> None:
+    x_nchw = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    # Two windows of one map, far apart: the exponential of one overflows float32, and of the other is 0.
+    far = x_nchw.clone()
+    far[:, :, :4] += 200
+    far[:, :, 4:] -= 200
+    for x in (x_nchw, 1000 * x_nchw, far):
+        y, mean, largest = SoftPool2d(2)(x), nn.functional.avg_pool2d(x, 2), nn.functional.max_pool2d(x, 2)
+        slack = 1e-5 * x.abs().max()
+        assert (y >= mean - slack).all()
+        assert (y <= largest + slack).all()
+    assert torch.autograd.gradcheck(SoftPool2d(3, 2), (x_nchw[:1].double().requires_grad_(),))
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_the_bins_of_a_pyramid_are_the_papers(mean: bool) -> None:
+    """Appendix A of He et al. (2014): bin i of n reaches from row ⌊(i − 1)/n·H⌋ to ⌈i/n·H⌉, i counted from 1."""
+    levels = (4, 3, 1)
+    for H, W in ((13, 10), (4, 7), (2, 3)):
+        x_chw = np.random.default_rng(H).normal(size=(2, H, W))
+        expected = []
+        for n in levels:
+            for c in range(2):
+                for i in range(n):
+                    for j in range(n):
+                        rows, columns = (slice(k * size // n, -(-(k + 1) * size // n)) for k, size in ((i, H), (j, W)))
+                        cell = x_chw[c, rows, columns]
+                        expected.append(cell.mean() if mean else cell.max())
+        row = SpatialPyramidPool2d(levels, mean=mean)(torch.from_numpy(x_chw)[None])
+        assert row.shape == (1, 2 * (16 + 9 + 1))
+        np.testing.assert_allclose(row[0].numpy(), expected, rtol=0, atol=1e-12)
+    assert "levels=(4, 3, 1)" in repr(SpatialPyramidPool2d(levels))

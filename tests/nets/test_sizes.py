@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.nets.sizes import both_axes, by, formula, padding_sides, size_after, spread
+from pellucid.nets.sizes import (
+    both_axes,
+    by,
+    formula,
+    padding_sides,
+    size_after,
+    spread,
+    transposed_formula,
+    transposed_size,
+)
 
 SETTINGS = settings(max_examples=300, deadline=None, derandomize=True)
 sizes, small = st.integers(1, 70), st.integers(1, 7)
@@ -69,3 +78,22 @@ def test_small_words() -> None:
     assert both_axes("a", "a") == "a"
     assert both_axes("a", "b") == "H: a; W: b"
     assert by((3, 32, 32)) == "3×32×32"
+
+
+@SETTINGS
+@given(sizes, small, small, st.integers(0, 4), small)
+def test_a_transposed_convolution_goes_back(size: int, kernel: int, stride: int, padding: int, dilation: int) -> None:
+    """From the size a convolution gives, with the rows its floor left over, to the size it came from."""
+    after = size_after(size, kernel, stride=stride, padding=padding, dilation=dilation)
+    if after >= 1:
+        left = (size + 2 * padding - spread(kernel, dilation)) % stride
+        window = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": left}
+        assert transposed_size(after, kernel, **window) == size
+        assert transposed_formula(after, kernel, **window).endswith(f"= {size}")
+
+
+def test_the_transposed_formula_filled_in() -> None:
+    assert transposed_formula(7, 2, stride=2) == "(7 − 1)·2 − 2·0 + 2 = 14"
+    assert transposed_formula(4, 3, stride=2, padding=1, dilation=2, output_padding=1) == (
+        "(4 − 1)·2 − 2·1 + ((3 − 1)·2 + 1) + 1 = 10"
+    )

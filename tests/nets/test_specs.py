@@ -13,17 +13,25 @@ from pellucid.nets.layer import TooSmallError
 from pellucid.nets.notation import Item, read
 from pellucid.nets.options import Values
 from pellucid.nets.sizes import ShapeError
-from pellucid.nets.specs import LAYERS, BatchNorm, Dropout, Flatten, FullyConnected
-from pellucid.nets.specs_conv import Conv
-from pellucid.nets.specs_pool import Pool
+from pellucid.nets.specs import LAYERS, BatchNorm, Dropout, Flatten, FullyConnected, GroupNorm
+from pellucid.nets.specs_conv import Conv, SeparableConv, TransposedConv
+from pellucid.nets.specs_pool import Pool, PyramidPool, SoftPool
 
 EXAMPLES = {
     "conv": "CONV(4, kernel=2, norm=batch, activation=gelu)",
+    "dwconv": "DWCONV(2, kernel=5, stride=2, norm=layer)",
+    "sepconv": "SEPCONV(6, dilation=2, norm=group, bias=false)",
+    "tconv": "TCONV(6, kernel=3, padding=1, output-padding=1, groups=3)",
     "pool": "POOL(3, avg, stride=1)",
+    "softpool": "SOFTPOOL(3, stride=2)",
+    "spp": "SPP(3, 1, avg)",
     "globalpool": "GLOBALPOOL(max)",
     "fc": "FC(7, activation=silu, bias=false)",
     "dropout": "DROPOUT(0.1)",
     "batchnorm": "BATCHNORM",
+    "layernorm": "LAYERNORM",
+    "groupnorm": "GROUPNORM(3)",
+    "lrn": "LRN(3, alpha=0.001, beta=0.5, k=2)",
     "flatten": "FLATTEN",
 }
 
@@ -119,6 +127,43 @@ def test_groups_must_divide_the_channels() -> None:
     with pytest.raises(ShapeError) as caught:
         Conv(12, groups=6).after((8, 5, 5))
     assert str(caught.value) == "groups=6 does not divide the 8 channels that reach it; write CONV(12, groups=4)"
+
+
+def test_what_the_new_layers_refuse() -> None:
+    with pytest.raises(ShapeError, match=r"^5 groups do not divide the 12 channels .*; write GROUPNORM\(4\)$"):
+        GroupNorm(5).after((12, 3, 3))
+    with pytest.raises(ShapeError, match=r"groups=6 does not divide the 8 channels .*; write TCONV\(12, groups=4\)"):
+        TransposedConv(12, groups=6).after((8, 5, 5))
+    with pytest.raises(TooSmallError) as caught:
+        TransposedConv(4, padding=3).after((8, 2, 5))
+    assert str(caught.value) == (
+        "its padding takes away more than there is of a 2×5 map: (2 − 1)·2 − 2·3 + 2 = −2; write TCONV(4)"
+    )
+    with pytest.raises(TooSmallError, match=r"write SEPCONV\(8, kernel=4, padding=valid\) or padding=same"):
+        SeparableConv(8, 5, padding="valid").after((3, 4, 9))
+    with pytest.raises(TooSmallError, match=r"write SOFTPOOL or leave it away \(SOFTPOOL\? does so by itself\)"):
+        SoftPool(3).after((3, 2, 9))
+    for text, said in {
+        "TCONV(4, output-padding=2)": "write at most output-padding=1",
+        "TCONV(4, groups=3)": "groups=3 does not divide its 4 filters; write groups=2",
+        "SPP(0)": "levels of SPP is a whole number from 1 to 100, not '0'",
+        "SPP(max, 2, avg)": "levels of SPP is a whole number from 1 to 100, not 'avg'",
+        "CONV(4, norm=instance)": "norm of CONV is none | batch | layer | group, not 'instance'",
+        "DEPTHWISECONV2D(3)": "write DWCONV",
+        "LRN(alpha=0)": "alpha of LRN is a number above 0, not '0'",
+        "TCONV": "TCONV does not say its filters; write, say, TCONV(32)",
+    }.items():
+        with pytest.raises(UsageError) as refused:
+            read(f"INPUT -> {text}")
+        assert said in str(refused.value)
+    with pytest.raises(UsageError, match="already flattened"):
+        PyramidPool().after((10,))
+
+
+def test_pyramids_have_one_length_at_any_size() -> None:
+    assert PyramidPool().after((256, 13, 13)) == PyramidPool().after((256, 10, 7)) == (256 * 21,)
+    # The paper's pyramid of 50 bins, on the 256 maps of its networks: 12,800 numbers.
+    assert PyramidPool((6, 3, 2, 1)).after((256, 13, 13)) == (12_800,)
 
 
 def test_a_flattened_map_is_no_map() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -117,8 +118,14 @@ def _draw(module: nn.Module, activation: str) -> None:
     they stay as torch draws them, with a variance of 1/(3·fan-in): small first logits, a first loss near ln(classes).
     """
     weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
-    if activation in {"tanh", "sigmoid"}:
+    if isinstance(module, nn.ConvTranspose2d) and activation != "none":
+        # Each output gathers from C/groups channels, and from every S-th place of the kernel along each axis.
+        fan_in = weight.shape[0] // module.groups * math.prod(module.kernel_size) / math.prod(module.stride)
+        nn.init.normal_(weight, std=math.sqrt((1 if activation in {"tanh", "sigmoid"} else 2) / fan_in))
+    elif activation in {"tanh", "sigmoid"}:
         nn.init.xavier_uniform_(weight)
+    elif activation == "linear":
+        nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="linear")
     elif activation != "none":
         nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
     if bias is not None:

@@ -7,11 +7,11 @@ import re
 
 from torch import nn
 
-from pellucid.nets.layers import SameConv2d
-from pellucid.nets.sizes import Padding, both_axes, formula
+from pellucid.nets.layers import SameConv2d, SoftPool2d
+from pellucid.nets.sizes import Padding, Shape, both_axes, formula, transposed_formula
 from pellucid.nets.watch import Call
 
-_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, SoftPool2d)
 
 
 def describe(module: nn.Module) -> str:
@@ -38,12 +38,17 @@ def size_formula(call: Call) -> str:
     A formula whose result is not the size that came out (a pool that rounds up, for one) is not shown.
     """
     module = call.module
-    if not isinstance(module, _WINDOWED) or call.input is None or len(call.input) < 3:
+    if call.input is None or len(call.input) < 3:
         return ""
-    worked = [
-        formula(size, kernel, stride=stride, padding=padding, dilation=dilation)
-        for size, (kernel, stride, padding, dilation) in zip(call.input[-2:], windows(module), strict=True)
-    ]
+    if isinstance(module, nn.ConvTranspose2d):
+        worked = _transposed(module, call.input)
+    elif isinstance(module, _WINDOWED):
+        worked = [
+            formula(size, kernel, stride=stride, padding=padding, dilation=dilation)
+            for size, (kernel, stride, padding, dilation) in zip(call.input[-2:], windows(module), strict=True)
+        ]
+    else:
+        return ""
     if call.output is not None and any(
         not text.endswith(f"= {size}") for text, size in zip(worked, call.output[-2:], strict=True)
     ):
@@ -51,10 +56,21 @@ def size_formula(call: Call) -> str:
     return both_axes(*worked)
 
 
-def windows(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> list[tuple[int, int, Padding, int]]:
+def _transposed(module: nn.ConvTranspose2d, shape: Shape) -> list[str]:
+    assert not isinstance(module.padding, str)
+    settings = zip(
+        module.kernel_size, module.stride, module.padding, module.dilation, module.output_padding, strict=True
+    )
+    return [
+        transposed_formula(size, kernel, stride=stride, padding=padding, dilation=dilation, output_padding=extra)
+        for size, (kernel, stride, padding, dilation, extra) in zip(shape[-2:], settings, strict=True)
+    ]
+
+
+def windows(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | SoftPool2d) -> list[tuple[int, int, Padding, int]]:
     """Kernel, stride, padding and dilation of a module with a window, for height and for width."""
     kernel, stride = pair(module.kernel_size), pair(module.stride)
-    dilation = (1, 1) if isinstance(module, nn.AvgPool2d) else pair(module.dilation)
+    dilation = (1, 1) if isinstance(module, (nn.AvgPool2d, SoftPool2d)) else pair(module.dilation)
     padding: tuple[Padding, Padding]
     if isinstance(module, SameConv2d):
         padding = ("same", "same")

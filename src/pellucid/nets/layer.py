@@ -45,7 +45,7 @@ class Part:
     settings: dict[str, Any]
     parameters: int = 0
     gain: str = ""
-    """The activation that follows, for the size of the first weights."""
+    """What follows, for the size of the first weights: an activation, or `linear` for another convolution."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The layer PyTorch lacks: a convolution whose `same` padding works at any stride."""
+"""The layers PyTorch lacks: a convolution whose `same` padding works at any stride, SoftPool, pyramid pooling."""
 
 from __future__ import annotations
 
@@ -47,3 +47,50 @@ def convolution(*, kernel_size: int, stride: int, padding: Padding, dilation: in
     if stride == 1 and spread(kernel_size, dilation) % 2 == 1:
         return nn.Conv2d(**window, padding=spread(kernel_size, dilation) // 2, **settings)
     return SameConv2d(**window, **settings)
+
+
+class SoftPool2d(nn.Module):
+    """Each number under the window weighs as its own exponential: Σ eˣ·x / Σ eˣ, between the mean and the largest.
+
+    Stergiou, Poppe and Kalliatakis, "Refining activation downsampling with SoftPool", 2021. Every number has a
+    gradient, the largest the most.
+    """
+
+    padding = 0
+
+    def __init__(self, kernel_size: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride or kernel_size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, ⌊(H − K)/S⌋ + 1, ⌊(W − K)/S⌋ + 1)."""
+        K, S = self.kernel_size, self.stride
+        windows_ncijk = x.unfold(2, K, S).unfold(3, K, S).flatten(4)
+        # The softmax of each window takes its own largest number away first: no sum overflows, and none becomes 0.
+        return (windows_ncijk.softmax(-1) * windows_ncijk).sum(-1)
+
+    def extra_repr(self) -> str:
+        """As torch's pools write themselves."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class SpatialPyramidPool2d(nn.Module):
+    """A map of any size as one row of fixed length: its pools to L×L for each level L, behind one another.
+
+    He et al., "Spatial pyramid pooling in deep convolutional networks for visual recognition", 2014: bin i of L reaches
+    from row ⌊i·H/L⌋ to ⌈(i + 1)·H/L⌉, so that a level finer than the map repeats its numbers.
+    """
+
+    def __init__(self, levels: tuple[int, ...], *, mean: bool = False) -> None:
+        super().__init__()
+        self.levels, self.mean = tuple(levels), mean
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C·ΣL²): the channels of the first level, then those of the next."""
+        pool = F.adaptive_avg_pool2d if self.mean else F.adaptive_max_pool2d
+        return torch.cat([pool(x, level).flatten(1) for level in self.levels], 1)
+
+    def extra_repr(self) -> str:
+        """The levels, and what is taken of a bin."""
+        return f"levels={self.levels}" + (", mean=True" if self.mean else "")

@@ -65,6 +65,31 @@ def formula(size: int, kernel: int, *, stride: int = 1, padding: Padding = 0, di
     return f"⌊({size} − {spanned} + {added})/{stride}⌋ + 1 = {str(result).replace('-', '−')}"
 
 
+def transposed_size(
+    size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, output_padding: int = 0
+) -> int:
+    """The map's size along one axis after a transposed convolution: (W − 1)·S − 2P + (K − 1)·D + 1 + extra rows."""
+    return (size - 1) * stride - 2 * padding + spread(kernel, dilation) + output_padding
+
+
+def transposed_formula(
+    size: int, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, output_padding: int = 0
+) -> str:
+    """The size formula of a transposed convolution with its numbers filled in.
+
+    >>> transposed_formula(7, 2, stride=2)
+    '(7 − 1)·2 − 2·0 + 2 = 14'
+    >>> transposed_formula(7, 3, stride=2, padding=1, output_padding=1)
+    '(7 − 1)·2 − 2·1 + 3 + 1 = 14'
+    """
+    spanned = str(kernel) if dilation == 1 else f"(({kernel} − 1)·{dilation} + 1)"
+    added = f" + {output_padding}" if output_padding else ""
+    result = transposed_size(
+        size, kernel, stride=stride, padding=padding, dilation=dilation, output_padding=output_padding
+    )
+    return f"({size} − 1)·{stride} − 2·{padding} + {spanned}{added} = {str(result).replace('-', '−')}"
+
+
 def both_axes(height: str, width: str) -> str:
     """One formula where height and width have the same, else both, named."""
     return height if height == width else f"H: {height}; W: {width}"

@@ -74,7 +74,7 @@ def watch(model: nn.Module, image: Shape | torch.Tensor) -> Watched:
     weight = next(iter(model.parameters()), torch.empty(0))
     batch = _batch(model, image).to(weight.device)
     watched = Watched(model)
-    state = (_same_buffers(model), torch.random.fork_rng(devices=_devices(model)), torch.no_grad(), _evaluating(model))
+    state = (same_buffers(model), torch.random.fork_rng(devices=devices(model)), torch.no_grad(), _evaluating(model))
     with contextlib.ExitStack() as stack:
         for kept in (*state, _hooked(model, watched)):
             stack.enter_context(kept)
@@ -85,7 +85,8 @@ def watch(model: nn.Module, image: Shape | torch.Tensor) -> Watched:
     return watched
 
 
-def _devices(model: nn.Module) -> list[torch.device]:
+def devices(model: nn.Module) -> list[torch.device]:
+    """The CUDA devices that hold weights of `model`."""
     return list({weight.device for weight in model.parameters() if weight.device.type == "cuda"})
 
 
@@ -127,7 +128,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """The buffers of `model` as they were before, whatever is done inside: the statistics of its normalisations."""
     kept = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
