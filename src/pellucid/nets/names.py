@@ -13,7 +13,7 @@ from pellucid.nets.mlp import MLP, Perceptron
 from pellucid.nets.quick import quick
 from pellucid.nets.resnet import STAGES as RESNETS
 from pellucid.nets.resnet import CifarResNet, ResNet
-from pellucid.nets.rows import Recurrent
+from pellucid.nets.rows import LSTM, Recurrent
 from pellucid.nets.sizes import Shape
 from pellucid.nets.vgg import STAGES as VGGS
 from pellucid.nets.vgg import VGG
@@ -72,7 +72,7 @@ FAMILIES: dict[str, tuple[type[Family], dict[str, Any]]] = {
     **{f"resnet{depth}": (ResNet, {"depth": depth}) for depth in RESNETS},
     **{f"resnet{depth}": (CifarResNet, {"depth": depth}) for depth in (20, 32, 56)},
     "rnn": (Recurrent, {"cell": "rnn"}),
-    "lstm": (Recurrent, {"cell": "lstm"}),
+    "lstm": (LSTM, {"cell": "lstm"}),
 }
 
 

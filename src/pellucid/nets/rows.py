@@ -98,6 +98,26 @@ class Recurrent(Family):
                 nn.init.uniform_(weight, -self.uniform, self.uniform)
 
 
+@dataclass(frozen=True, slots=True)
+class LSTM(Recurrent):
+    """`lstm`."""
+
+    forget_bias: float | str = option(Values(positive=True, words=("none",)), "none")
+    """The first bias of the forget gates: at 1 or more a state is kept from the start (Jozefowicz et al., "An empirical
+    exploration of recurrent network architectures", 2015). Left as the other weights are drawn unless given."""
+
+    def draw(self, modules: Modules) -> None:
+        """As of any cell; then the biases of the forget gates."""
+        super(LSTM, self).draw(modules)
+        if isinstance(self.forget_bias, str):
+            return
+        for name, bias in modules[self.cell].named_parameters():
+            if name.startswith("bias"):
+                # The gates stand in the order input, forget, cell, output; torch adds two biases to each.
+                given = self.forget_bias if name.startswith("bias_ih") else 0.0
+                nn.init.constant_(bias.detach()[self.units : 2 * self.units], given)
+
+
 def predictor(family: Recurrent, image: Shape, text: str) -> Network:
     """A network that gives for each row of an image what it takes for the next: (N, C, H, W) to (N, H, C·W)."""
     return Network(OrderedDict(family.predictor(image)), text, image)
