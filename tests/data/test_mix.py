@@ -126,6 +126,17 @@ def test_a_mixture_is_the_same_in_any_batch(changes: tuple[str, ...], size: tupl
     assert not torch.equal(again, x)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_gpu_makes_the_same_bits(channels: int) -> None:
+    pixels, labels, index = pictures(200, 33, 28, channels), torch.arange(200) % 4, np.arange(200)[::-1].copy()
+    for changes in [(name,) for name in ORDER] + [ORDER]:
+        x, target = gather_mixed(pixels, labels, index, changes, 3, 1)
+        x_there, target_there = gather_mixed(pixels.cuda(), labels.cuda(), index, changes, 3, 1)
+        assert torch.equal(x_there.cpu(), x), changes
+        assert all(torch.equal(there.cpu(), here) for there, here in zip(target_there, target, strict=True))
+
+
 def test_a_training_set_of_one_picture_is_mixed_with_itself() -> None:
     pixels = pictures(1, 4, 4, 3)
     for epoch in range(10):
