@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import UsageError
-from pellucid.recipe import LEARNING_RATES, PRESETS, Optimizer, Recipe, settle
+from pellucid.recipe import LEARNING_RATES, PRESETS, Monitor, Optimizer, Recipe, settle
 
 recipes = st.builds(
     lambda changes: settle(Recipe(data="x"), **changes),
@@ -17,9 +17,12 @@ recipes = st.builds(
         {},
         optional={
             "epochs": st.integers(1, 1000),
-            "batch_size": st.integers(1, 4096),
+            "batch_size": st.none() | st.just("all") | st.integers(1, 4096),
             "lr": st.none() | st.floats(1e-6, 10),
-            "optimizer": st.sampled_from(get_args(Optimizer)),
+            "optimizer": st.sampled_from([*get_args(Optimizer), "adam+sgd@0.6"]),
+            "ema": st.none() | st.floats(0.01, 0.999),
+            "patience": st.none() | st.integers(1, 50),
+            "monitor": st.sampled_from(get_args(Monitor)),
             "size": st.none() | st.integers(1, 512),
             "augment": st.none() | st.lists(st.sampled_from(["flip", "shift"]), unique=True),
             "sample": st.floats(0.001, 1),
@@ -56,6 +59,16 @@ def test_settings_are_flat_and_no_two_share_a_name() -> None:
         ({"epochs": 1.5}, "epochs: expected int, found 1.5"),
         ({"epochs": True}, "epochs: expected int, found True"),
         ({"batch_size": -4}, "--batch-size -4"),
+        ({"batch_size": "al"}, "did you mean 'all'?"),
+        ({"batch_size": 2.5}, "batch_size: expected int, found 2.5"),
+        ({"optimizer": "adam+sgd"}, "between 0 and 1, as in adam+sgd@0.6"),
+        ({"optimizer": "adam+sgd@1.5"}, "between 0 and 1, as in adam+sgd@0.6"),
+        ({"optimizer": "adam+sdg@0.5"}, "did you mean 'sgd'?"),
+        ({"ema": 1.0}, "--ema 1: expected a number above 0 and below 1"),
+        ({"clip_norm": 0.0}, "--clip-norm 0: expected a number above 0"),
+        ({"patience": 0}, "--patience 0"),
+        ({"loss": "mse", "balance": "weights"}, "--balance weights weighs cross-entropy or focal, not --loss mse"),
+        ({"loss": "focal", "label_smoothing": 0.1}, "--label-smoothing goes with --loss cross-entropy, not focal"),
         ({"sample": 0.0}, "--sample 0: expected a number above 0 and up to 1"),
         ({"val": 1.0}, "--val 1: expected a number above 0 and below 1"),
         ({"size": 0}, "--size 0"),
@@ -96,4 +109,5 @@ def test_every_optimiser_has_a_usual_rate() -> None:
 def test_the_keras_preset_is_the_keras_example() -> None:
     recipe = PRESETS["keras-cifar"].optimisation
     assert (recipe.optimizer, recipe.batch_size, recipe.epochs, recipe.rate) == ("rmsprop", 32, 5, 0.001)
-    assert (recipe.schedule, recipe.weight_decay) == ("constant", 0.0)
+    assert recipe.schedule == "constant"
+    assert PRESETS["keras-cifar"].regularisation.weight_decay == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -28,11 +29,12 @@ recipe = settle(
 )
 batches = Batches(torch.from_numpy(pixels), torch.from_numpy(labels), preprocess, (), batch, seed=0)
 model = nets.build(net, 10, (channels, side, side), seed=0)
-loss = make_loss(recipe.optimisation)
+loss = make_loss(recipe)
 measured = choose(model, batches, recipe, loss, again=True)
 engine = measured.engine
 with computing(engine):
-    training = Training(place(model, engine, torch.device("cpu")), batches, recipe.optimisation, engine, loss)
+    recipe = dataclasses.replace(recipe, engine=engine)
+    training = Training(place(model, engine, torch.device("cpu")), batches, recipe, loss)
     about = {"precision": engine.precision, "layout": engine.layout, "threads": engine.threads}
     print(json.dumps({**about, "torch": torch.__version__, "probe": measured.table}), flush=True)
     for _ in sys.stdin:

@@ -12,7 +12,7 @@ import os
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.files import read_json
@@ -20,13 +20,15 @@ from pellucid.files import read_json
 Augmentation = Literal[
     "shift", "flip", "crop", "rotate", "trivial", "colour", "blur", "noise", "cutout", "mixup", "cutmix"
 ]
+Balance = Literal["none", "weights"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Layout = Literal["auto", "nchw", "nhwc"]
-Loss = Literal["cross-entropy", "mse", "custom"]
+Loss = Literal["cross-entropy", "mse", "focal", "custom"]
+Monitor = Literal["val_loss", "val_accuracy", "val_auc"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Resize = Literal["crop", "stretch", "pad"]
-Schedule = Literal["constant", "step", "exponential", "cosine", "onecycle"]
+Schedule = Literal["constant", "step", "exponential", "cosine", "warmup-cosine", "onecycle", "plateau"]
 
 #: The networks known by name; anything with an arrow in it is the notation of `pellucid.nets.parse`.
 NETWORKS = (
@@ -48,6 +50,13 @@ LEARNING_RATES: dict[Optimizer, float] = {
     "adam": 0.001,
     "adamw": 0.002,
 }
+
+
+class Stage(NamedTuple):
+    """One optimiser, and the share of the run at which it begins."""
+
+    optimizer: Optimizer
+    begins: float
 
 
 def _whole(name: str, value: int, low: int, high: int) -> None:
@@ -94,40 +103,102 @@ class Optimisation:
 
     epochs: int | None = None
     """How many times every training picture is seen. 10 unless given, and more where pictures are few."""
-    batch_size: int | None = None
-    """Pictures a step. 128 unless given, and fewer where pictures are few."""
-    optimizer: Optimizer = "nesterov"
-    """The rule of a step."""
+    batch_size: int | Literal["all"] | None = None
+    """Pictures a step, or all of them. 128 unless given, and fewer where pictures are few."""
+    optimizer: str = "nesterov"
+    """The rule of a step: sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or one first and another
+    from a share of the run on, as adam+sgd@0.6."""
     lr: float | None = None
     """Learning rate (the highest one, where the schedule varies it). The optimiser's usual one unless given."""
     schedule: Schedule = "onecycle"
-    """How the learning rate goes over the run."""
-    weight_decay: float = 5e-4
-    """Pull of the weights towards zero; not applied to biases and normalisation."""
+    """How the learning rate goes over the run; plateau divides it by ten when the monitored figure stands still."""
     loss: Loss = "cross-entropy"
     """What is made small; custom is a function of your own, given to pellucid.train(loss=...)."""
-    label_smoothing: float = 0.0
-    """Share of each target spread over all classes (cross-entropy only)."""
+    balance: Balance = "none"
+    """weights: an error in a rare class counts for more, in inverse proportion to the pictures of each class."""
+    monitor: Monitor = "val_accuracy"
+    """The figure that says which epoch is best; it also drives plateau and early stopping."""
+    patience: int | None = None
+    """Stop when the monitored figure has not improved for so many epochs. Never, unless given."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        for flag, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
-            if value is not None:
+        for flag, value in (
+            ("--epochs", self.epochs),
+            ("--batch-size", self.batch_size),
+            ("--patience", self.patience),
+        ):
+            if isinstance(value, int):
                 _whole(flag, value, 1, 1_000_000)
-        _between("--weight-decay", self.weight_decay, 0, 1)
-        _between("--label-smoothing", self.label_smoothing, 0, 1, high_open=True)
+        usual = LEARNING_RATES[self.stages[0].optimizer]
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            usual = LEARNING_RATES[self.optimizer]
             raise UsageError(
-                f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.optimizer} is {usual}"
+                f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
-        if self.loss == "mse" and self.label_smoothing:
-            raise UsageError("--label-smoothing goes with --loss cross-entropy, not mse: leave one of the two away")
+        if self.balance != "none" and self.loss in {"mse", "custom"}:
+            raise UsageError(f"--balance {self.balance} weighs cross-entropy or focal, not --loss {self.loss}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The optimisers of the run, one after the other.
+
+        Raises UsageError for an unknown name or a share that is none.
+        """
+        first, plus, rest = self.optimizer.partition("+")
+        if not plus:
+            return (Stage(_optimizer(first), 0.0),)
+        second, _, share = rest.partition("@")
+        try:
+            begins = float(share)
+        except ValueError:
+            begins = math.nan
+        if not 0 < begins < 1:
+            raise UsageError(
+                f"--optimizer {self.optimizer!r}: after @ stands the share of the run at which the second optimiser "
+                "takes over, between 0 and 1, as in adam+sgd@0.6"
+            )
+        return Stage(_optimizer(first), 0.0), Stage(_optimizer(second), begins)
 
     @property
     def rate(self) -> float:
-        """The learning rate given, else the optimiser's usual one."""
-        return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
+        """The learning rate given, else the (first) optimiser's usual one."""
+        return LEARNING_RATES[self.stages[0].optimizer] if self.lr is None else self.lr
+
+
+@dataclass(frozen=True, slots=True)
+class Regularisation:
+    """What keeps the network from learning its pictures by heart."""
+
+    weight_decay: float = 5e-4
+    """Pull of the weights towards zero in proportion to their size (L2); not on biases and normalisation."""
+    l1: float = 0.0
+    """Pull of the weights towards zero by the same amount each (L1); not on biases and normalisation."""
+    label_smoothing: float = 0.0
+    """Share of each target spread over all classes (cross-entropy only)."""
+    clip_norm: float | None = None
+    """Shorten the gradient of all weights together to this length, where it is longer."""
+    clip_value: float | None = None
+    """Cut every number of the gradient to this size."""
+    ema: float | None = None
+    """Keep, beside the weights, their running average with this decay (0.99, say), and evaluate and keep that."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        _between("--weight-decay", self.weight_decay, 0, 1)
+        _between("--l1", self.l1, 0, 1)
+        _between("--label-smoothing", self.label_smoothing, 0, 1, high_open=True)
+        if self.ema is not None:
+            _between("--ema", self.ema, 0, 1, low_open=True, high_open=True)
+        for flag, value in (("--clip-norm", self.clip_norm), ("--clip-value", self.clip_value)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{flag} {value:g}: expected a number above 0, such as 1")
+
+
+def _optimizer(name: str) -> Optimizer:
+    for known in get_args(Optimizer):
+        if name == known:
+            return typing.cast("Optimizer", known)
+    raise UsageError(f"--optimizer {name!r} is not known: {did_you_mean(name, get_args(Optimizer))}")
 
 
 def usual_epochs(pictures: int) -> int:
@@ -168,6 +239,7 @@ class Recipe:
     """A network's name, or its layers: 'INPUT -> [[CONV(32)]*2 -> POOL]*2 -> FC(512) -> FC(10)'."""
     pictures: Pictures = field(default_factory=Pictures)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    regularisation: Regularisation = field(default_factory=Regularisation)
     engine: Engine = field(default_factory=Engine)
     seed: int = 0
     """Decides everything random: the split, the first weights, the order, the augmentation, the dropout."""
@@ -175,9 +247,15 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         _whole("--seed", self.seed, 0, 2**32 - 1)
-        if "->" not in self.net and self.net not in NETWORKS and self.net != "custom":
+        if self.regularisation.label_smoothing and self.optimisation.loss != "cross-entropy":
             raise UsageError(
-                f"--net {self.net!r} is no network Pellucid knows: {did_you_mean(self.net, NETWORKS)} "
+                f"--label-smoothing goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away"
+            )
+        # Options in parentheses, and the notation, are the networks' own to understand.
+        name = self.net.partition("(")[0].strip()
+        if "->" not in self.net and name not in NETWORKS and self.net != "custom":
+            raise UsageError(
+                f"--net {self.net!r} is no network Pellucid knows: {did_you_mean(name, NETWORKS)} "
                 "Or write its layers: 'INPUT -> CONV(32) -> POOL -> FC(10)'"
             )
 
@@ -212,9 +290,8 @@ PRESETS: dict[str, Recipe] = {
     "keras-cifar": Recipe(
         net="cifar-cnn",
         pictures=Pictures(augment=()),
-        optimisation=Optimisation(
-            epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant", weight_decay=0.0
-        ),
+        optimisation=Optimisation(epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant"),
+        regularisation=Regularisation(weight_decay=0.0),
     ),
 }
 
@@ -270,7 +347,12 @@ def _value(kind: Any, value: object, place: str) -> Any:
         cls = typing.cast("type[Any]", kind)
         return value if isinstance(value, cls) else _from_json(cls, value, place)
     if get_origin(kind) in (types.UnionType, typing.Union):
-        return None if value is None else _value(next(k for k in get_args(kind) if k is not type(None)), value, place)
+        kinds = [k for k in get_args(kind) if k is not type(None)]
+        if value is None and len(kinds) < len(get_args(kind)):
+            return None
+        # A word is looked for among the words, if there are any, so that the message names them.
+        words = [k for k in kinds if get_origin(k) is Literal]
+        return _value(words[0] if words and isinstance(value, str) else kinds[0], value, place)
     if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(_value(get_args(kind)[0], item, place) for item in value)
     if get_origin(kind) is Literal:

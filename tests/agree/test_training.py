@@ -10,7 +10,7 @@ from pellucid import nets
 from pellucid.data import open_source
 from pellucid.data.batches import Batches, cuts, order
 from pellucid.data.preprocess import Preprocess
-from pellucid.recipe import Engine, Optimisation, Optimizer
+from pellucid.recipe import Engine, Optimizer, Recipe, settle
 from pellucid.textbook import lenet5
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
@@ -26,15 +26,16 @@ def test_three_epochs_on_digits_give_the_same_losses(optimizer: Optimizer) -> No
     pixels = preprocess.fit_batch(images.pixels)
     preprocess = preprocess.with_statistics(pixels)
     lr = 0.05 if optimizer == "momentum" else 0.001
-    optimisation = Optimisation(
-        epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer, lr=lr, schedule="constant", weight_decay=0.0
-    )
     engine = Engine(precision="float64", layout="nchw", threads=1)
+    recipe = settle(
+        Recipe(engine=engine), epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer, lr=lr, schedule="constant",
+        weight_decay=0.0,
+    )  # fmt: skip
     model = nets.build("lenet5", 10, (1, 32, 32), seed=SEED)
     weights = {name: value.double().numpy().copy() for name, value in model.state_dict().items()}
 
     losses: list[float] = []
-    loss = make_loss(optimisation)
+    loss = make_loss(recipe)
 
     def noted(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         value = loss(logits, labels)
@@ -42,7 +43,7 @@ def test_three_epochs_on_digits_give_the_same_losses(optimizer: Optimizer) -> No
         return value
 
     batches = Batches(torch.from_numpy(pixels), torch.from_numpy(images.labels), preprocess, (), BATCH, SEED)
-    training = Training(place(model, engine, torch.device("cpu")), batches, optimisation, engine, noted)
+    training = Training(place(model, engine, torch.device("cpu")), batches, recipe, noted)
     for _ in range(EPOCHS):
         assert sum(training.run_epoch()) == len(images)
 

@@ -10,7 +10,7 @@ from pellucid import nets
 from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError
-from pellucid.recipe import Engine, Optimisation, Optimizer
+from pellucid.recipe import Engine, Optimizer, Recipe, settle
 from pellucid.training.checkpoint import load_checkpoint, save_checkpoint
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
@@ -21,20 +21,21 @@ def checkpoints(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
 
 
-def training(name: Optimizer = "adam", net: str = "quick") -> Training:
+def training(name: str = "adam", net: str = "quick") -> Training:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 16, 16, 3), generator=generator).to(torch.uint8)
     labels = torch.randint(0, 4, (40,), generator=generator)
     preprocess = Preprocess(size=(16, 16), resize="crop", channels=3, mean=(0.5,) * 3, std=(0.3,) * 3)
-    optimisation = Optimisation(epochs=3, batch_size=8, optimizer=name, lr=0.01)
     engine = Engine(precision="float32", layout="nhwc", threads=1)
+    recipe = settle(Recipe(engine=engine), epochs=3, batch_size=8, optimizer=name, lr=0.01, ema=0.9)
     model = place(nets.build(net, 4, (3, 16, 16), seed=0), engine, torch.device("cpu"))
     batches = Batches(pixels, labels, preprocess, ("flip", "shift"), 8, seed=3)
-    return Training(model, batches, optimisation, engine, make_loss(optimisation))
+    return Training(model, batches, recipe, make_loss(recipe))
 
 
-@pytest.mark.parametrize("name", get_args(Optimizer))
-def test_a_run_goes_on_to_the_same_bits(tmp_path: Path, name: Optimizer) -> None:
+# With a switch after the third step of fifteen the checkpoint lies on the border of two optimisers.
+@pytest.mark.parametrize("name", [*get_args(Optimizer), "adam+sgd@0.2", "adam+momentum@0.1", "sgd+adam@0.25"])
+def test_a_run_goes_on_to_the_same_bits(tmp_path: Path, name: str) -> None:
     whole = training(name)
     for _ in whole.run_epoch():
         if whole.step == 3:
@@ -46,8 +47,9 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path: Path, name: Optimizer) -> None
     assert (other.step, other.seen) == (3, 24)
     list(other.run_epoch())
     assert other.sums() == whole.sums()
-    for a, b in zip(whole.model.state_dict().values(), other.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
+    for one, two in ((whole.model, other.model), (whole.kept, other.kept)):
+        for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,20 +10,22 @@ from torch import nn
 from pellucid import nets
 from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
-from pellucid.recipe import Engine, Optimisation, Precision
+from pellucid.recipe import Engine, Precision, Recipe, settle
+from pellucid.textbook import average
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
 
 CPU = torch.device("cpu")
 
 
-def task(model: nn.Module, engine: Engine, optimisation: Optimisation, n: int = 50) -> Training:
+def task(model: nn.Module, engine: Engine, n: int = 50, **settings: Any) -> Training:
+    recipe = settle(Recipe(engine=engine), **{"weight_decay": 0.0, **settings})
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (n, 8, 8, 3), generator=generator).to(torch.uint8)
     labels = torch.randint(0, 4, (n,), generator=generator)
     preprocess = Preprocess(size=(8, 8), resize="crop", channels=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    batches = Batches(pixels, labels, preprocess, (), optimisation.batch_size or 128, seed=0)
-    return Training(place(model, engine, CPU), batches, optimisation, engine, make_loss(optimisation))
+    batches = Batches(pixels, labels, preprocess, (), settings["batch_size"], seed=0)
+    return Training(place(model, engine, CPU), batches, recipe, make_loss(recipe))
 
 
 def network() -> nn.Module:
@@ -32,12 +37,11 @@ def engine(precision: Precision = "float32", layout: str = "nchw") -> Engine:
 
 
 def test_the_losses_are_those_of_a_loop_written_by_hand() -> None:
-    optimisation = Optimisation(
-        epochs=3, batch_size=16, optimizer="momentum", lr=0.05, schedule="constant", weight_decay=0
-    )
     model = nets.build("INPUT -> CONV(8) -> POOL -> FC(classes)", 4, (3, 8, 8), seed=1)
     twin = nets.build("INPUT -> CONV(8) -> POOL -> FC(classes)", 4, (3, 8, 8), seed=1).double()
-    training = task(model, engine("float64"), optimisation)
+    training = task(
+        model, engine("float64"), epochs=3, batch_size=16, optimizer="momentum", lr=0.05, schedule="constant"
+    )
     optimizer = torch.optim.SGD(twin.parameters(), 0.05, momentum=0.9)
     mean, std = torch.tensor([0.4, 0.5, 0.6], dtype=torch.float64), torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64)
     for epoch in range(3):
@@ -57,8 +61,9 @@ def test_the_losses_are_those_of_a_loop_written_by_hand() -> None:
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_every_engine_learns_the_same_thing(precision: Precision, layout: str) -> None:
-    optimisation = Optimisation(epochs=20, batch_size=25, optimizer="adam", lr=0.01, schedule="constant")
-    training = task(network(), engine(precision, layout), optimisation)
+    training = task(
+        network(), engine(precision, layout), epochs=20, batch_size=25, optimizer="adam", lr=0.01, schedule="constant"
+    )
     losses = []
     for _ in range(20):
         assert sum(training.run_epoch()) == 50
@@ -69,8 +74,7 @@ def test_every_engine_learns_the_same_thing(precision: Precision, layout: str) -
 
 
 def test_an_epoch_left_and_taken_up_again_ends_as_one_that_was_not() -> None:
-    optimisation = Optimisation(epochs=2, batch_size=16)
-    whole, parted = (task(network(), engine(), optimisation) for _ in range(2))
+    whole, parted = (task(network(), engine(), epochs=2, batch_size=16) for _ in range(2))
     list(whole.run_epoch())
     for _ in parted.run_epoch():
         if parted.step == 2:
@@ -83,11 +87,74 @@ def test_an_epoch_left_and_taken_up_again_ends_as_one_that_was_not() -> None:
 
 
 def test_the_rate_follows_the_schedule_step_by_step() -> None:
-    optimisation = Optimisation(epochs=2, batch_size=10, lr=1.0, schedule="cosine")
-    training = task(network(), engine(), optimisation)
+    training = task(network(), engine(), epochs=2, batch_size=10, lr=1.0, schedule="cosine")
     rates: list[float] = []
     for _ in range(2):
         rates.extend(training.optimizer.param_groups[0]["lr"] for _ in training.run_epoch())
     assert rates[0] == 1.0
     assert rates[5] == pytest.approx(0.5)
     assert rates == sorted(rates, reverse=True)
+
+
+def small(**settings: Any) -> Training:
+    return task(network(), engine(), **{"epochs": 2, "batch_size": 10, "lr": 0.1, "schedule": "constant", **settings})
+
+
+def test_clipping_by_norm_bounds_the_step_and_leaves_its_direction() -> None:
+    plain, clipped = small(optimizer="sgd"), small(optimizer="sgd", clip_norm=0.01)
+    moves = []
+    for training in (plain, clipped):
+        before = torch.cat([p.detach().flatten().clone() for p in training.model.parameters()])
+        next(training.run_epoch())
+        moves.append(torch.cat([p.detach().flatten() for p in training.model.parameters()]) - before)
+    assert moves[0].norm() > 0.0011
+    assert moves[1].norm().item() == pytest.approx(0.1 * 0.01, rel=1e-4)
+    assert torch.cosine_similarity(moves[0], moves[1], dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_clipping_by_value_bounds_every_number() -> None:
+    training = small(optimizer="sgd", clip_value=1e-4)
+    before = [p.detach().clone() for p in training.model.parameters()]
+    next(training.run_epoch())
+    moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(training.model.parameters(), before, strict=True)])
+    assert moved.abs().max().item() == pytest.approx(1e-5, rel=1e-2)
+
+
+def test_l1_adds_its_slope_to_matrices_and_filters_only() -> None:
+    plain, pulled = small(optimizer="sgd"), small(optimizer="sgd", l1=0.01)
+    start = {name: p.detach().clone() for name, p in plain.model.named_parameters()}
+    for training in (plain, pulled):
+        next(training.run_epoch())
+    for (name, a), b in zip(plain.model.named_parameters(), pulled.model.parameters(), strict=True):
+        expected = -0.1 * 0.01 * start[name].sign() if a.ndim > 1 else torch.zeros_like(a)
+        assert torch.allclose(b - a, expected, atol=1e-7)
+
+
+def test_the_average_is_the_textbooks() -> None:
+    training = small(ema=0.9)
+    seen: list[list[Any]] = []
+    for _ in range(2):
+        seen.extend(
+            [p.detach().double().numpy().copy() for p in training.model.parameters()] for _ in training.run_epoch()
+        )
+    for i, kept in enumerate(training.kept.parameters()):
+        expected = average.exponential_average(np.stack([weights[i] for weights in seen]), 0.9)
+        assert kept.numpy() == pytest.approx(expected[-1], abs=1e-6)
+    assert training.kept is not training.model
+
+
+def test_adam_gives_way_to_sgd_at_its_share_of_the_run() -> None:
+    training = small(optimizer="adam+sgd@0.5", lr=0.002)
+    kinds = []
+    rates = []
+    for _ in range(2):
+        for _ in training.run_epoch():
+            kinds.append(type(training.optimizer).__name__)
+            rates.append(training.optimizer.param_groups[0]["lr"])
+    assert kinds == ["Adam"] * 5 + ["SGD"] * 5
+    assert rates == [0.002] * 5 + [0.1] * 5
+
+
+def test_the_whole_set_is_one_step() -> None:
+    training = small(batch_size=50, epochs=3)
+    assert [len(list(training.run_epoch())) for _ in range(3)] == [1, 1, 1]

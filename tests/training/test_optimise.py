@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.recipe import Optimisation, Optimizer, Schedule
+from pellucid.recipe import Optimizer, Schedule
 from pellucid.training.optimise import learning_rate, make_optimizer
 
 STEPS = 100
@@ -53,6 +53,13 @@ def test_onecycle_climbs_to_its_peak_and_falls_to_zero() -> None:
     assert min(values[:-1]) > 0
 
 
+def test_warmup_cosine_climbs_for_a_twentieth_then_follows_the_cosine() -> None:
+    values = rates("warmup-cosine")
+    assert values[:5] == pytest.approx([2 / 6, 4 / 6, 1.0, 8 / 6, 10 / 6])
+    assert values[5] == pytest.approx(2.0)
+    assert values[5:] == pytest.approx([1 + math.cos(math.pi * i / 95) for i in range(95)])
+
+
 @pytest.mark.parametrize("schedule", get_args(Schedule))
 def test_a_run_of_one_step_learns(schedule: Schedule) -> None:
     assert 0 < learning_rate(schedule, 1.0, 0, 1) <= 1.0
@@ -61,7 +68,7 @@ def test_a_run_of_one_step_learns(schedule: Schedule) -> None:
 @pytest.mark.parametrize("name", get_args(Optimizer))
 def test_weight_decay_pulls_on_matrices_only(name: Optimizer) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
-    optimizer = make_optimizer(model, Optimisation(optimizer=name, weight_decay=0.1, lr=0.01))
+    optimizer = make_optimizer(model, name, 0.01, 0.1)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decays) == len(list(model.parameters()))
     assert all(decays[id(p)] == (0.1 if p.ndim > 1 else 0.0) for p in model.parameters())
@@ -71,7 +78,7 @@ def test_weight_decay_pulls_on_matrices_only(name: Optimizer) -> None:
 def test_frozen_parameters_are_left_out() -> None:
     model = nn.Linear(3, 2)
     model.bias.requires_grad_(False)
-    optimizer = make_optimizer(model, Optimisation())
+    optimizer = make_optimizer(model, "nesterov", 0.1, 0.0)
     assert [p for group in optimizer.param_groups for p in group["params"]] == [model.weight]
 
 
@@ -91,7 +98,7 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_two_steps_by_hand(name: Optimizer, first: float, second: float) -> None:
     model = nn.Linear(1, 1, bias=False).double()
     nn.init.zeros_(model.weight)
-    optimizer = make_optimizer(model, Optimisation(optimizer=name, lr=0.1, weight_decay=0.0))
+    optimizer = make_optimizer(model, name, 0.1, 0.0)
     for expected in (first, second):
         model.weight.grad = torch.ones_like(model.weight)
         optimizer.step()

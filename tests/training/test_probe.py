@@ -30,7 +30,7 @@ def scene(batch_size: int = 8, **pins: object) -> tuple[torch.nn.Module, Batches
 
 def choose(again: bool = False, **settings: Any) -> probe.Measured:
     model, batches, recipe = scene(**settings)
-    return probe.choose(model, batches, recipe, make_loss(recipe.optimisation), again=again)
+    return probe.choose(model, batches, recipe, make_loss(recipe), again=again)
 
 
 def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Training.take_step
 
     def slowed(self: Training, x: torch.Tensor, labels: torch.Tensor) -> None:
-        if self.engine.layout != "nhwc":
+        if self.recipe.engine.layout != "nhwc":
             time.sleep(0.03)
         step(self, x, labels)
 
@@ -57,7 +57,7 @@ def test_the_plain_engine_stands_unless_beaten_by_a_tenth() -> None:
 def test_model_and_random_state_are_untouched() -> None:
     model, batches, recipe = scene()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    probe.choose(model, batches, recipe, make_loss(recipe.optimisation))
+    probe.choose(model, batches, recipe, make_loss(recipe))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)

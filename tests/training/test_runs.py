@@ -105,7 +105,8 @@ def test_the_recipe_written_is_complete_and_repeats_the_run_to_the_byte(
         field.name
         for part in (recipe.pictures, recipe.optimisation, recipe.engine)
         for field in dataclasses.fields(part)
-        if getattr(part, field.name) in (None, "auto")
+        # Without patience a run never stops early: that is a decision.
+        if getattr(part, field.name) in (None, "auto") and field.name != "patience"
     ]
     assert undecided == []
     again = finish(run(recipe, out=tmp_path / "again"))
@@ -317,3 +318,65 @@ def test_a_loss_of_ones_own_takes_no_mixtures(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="gives every picture two labels"):
         pellucid.train("digits", loss=nn.MultiMarginLoss(), augment=("mixup",), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path, small: Recipe) -> None:
+    # At this rate nothing is learnt after the first epochs.
+    recipe = settle(
+        small, epochs=30, patience=2, lr=1e-12, optimizer="sgd", schedule="constant", monitor="val_accuracy"
+    )
+    result = finish(run(recipe, out=tmp_path / "run"))
+    rows = lines(result.folder)
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert len(rows) == best["epoch"] + 2 < 30
+    assert not result.stopped
+    assert result.epoch == best["epoch"]
+    assert finish(resume(result.folder)).epoch == result.epoch
+
+
+def test_plateau_lowers_the_rate_that_the_next_epoch_uses(tmp_path: Path, small: Recipe) -> None:
+    from pellucid.training.monitor import lowered
+
+    recipe = settle(small, epochs=12, lr=1e-12, optimizer="sgd", schedule="plateau", monitor="val_accuracy")
+    rows = lines(finish(run(recipe, out=tmp_path / "run")).folder)
+    expected = [1e-12 * lowered(rows[:i], "val_accuracy") for i in range(12)]
+    assert [row["lr"] for row in rows] == pytest.approx(expected)
+    assert rows[-1]["lr"] < 1e-12
+
+
+def test_the_monitored_figure_decides_which_weights_are_kept(tmp_path: Path, small: Recipe) -> None:
+    recipe = settle(small, epochs=4, schedule="constant", lr=0.3, optimizer="momentum", monitor="val_loss")
+    result = finish(run(recipe, out=tmp_path / "run"))
+    rows = lines(result.folder)
+    assert result.epoch == min(rows, key=lambda row: row["val_loss"])["epoch"]
+
+
+def test_the_average_is_what_is_evaluated_and_kept_and_survives_an_interruption(tmp_path: Path, small: Recipe) -> None:
+    from pellucid.files import read_tensors
+
+    small = settle(small, ema=0.9, optimizer="adam+sgd@0.6", epochs=3)
+    whole = finish(run(small, out=tmp_path / "whole"))
+    kept = read_tensors(whole.folder / "bundle" / "model.safetensors")
+    last = read_tensors(whole.folder / "checkpoints" / "last.safetensors")
+    if whole.epoch == 3:
+        assert all(np.array_equal(value, last[f"average.{name}"]) for name, value in kept.items())
+    assert any(not np.array_equal(value, last[f"model.{name}"]) for name, value in kept.items())
+    stopped = None
+    for event in run(small, out=tmp_path / "parted"):
+        if isinstance(event, Epoch):
+            os.kill(os.getpid(), signal.SIGINT)
+        stopped = event
+    assert isinstance(stopped, Run)
+    resumed = finish(resume(stopped.folder))
+    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
+    assert lines(resumed.folder) == lines(whole.folder)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"loss": "focal"}, {"loss": "mse"}, {"balance": "weights"}, {"batch_size": "all"}]
+)
+def test_each_of_these_trains(tmp_path: Path, small: Recipe, settings: dict[str, Any]) -> None:
+    rows = lines(finish(run(settle(small, epochs=3, **settings), out=tmp_path / "run")).folder)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    if "batch_size" in settings:
+        assert [row["step"] for row in rows] == [1, 2, 3]

@@ -31,8 +31,15 @@ def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any]) -> 
                 arrays[f"optimizer.{index}.{name}"] = _array(value)
             else:
                 scalars[f"{index}.{name}"] = value
+    if training.average is not None:
+        arrays |= {f"average.{name}": _array(tensor) for name, tensor in training.average.state_dict().items()}
     arrays["sums.loss"], arrays["sums.correct"] = _array(training.loss_sum), _array(training.correct)
-    state = {"step": training.step, "seen": training.seen, "optimizer": scalars, **facts}
+    state = {
+        "step": training.step,
+        "seen": training.seen,
+        "optimizer": scalars,
+        **facts,
+    }
     write_tensors(folder / "checkpoints" / LAST, arrays, {"state": json.dumps(state)})
 
 
@@ -47,12 +54,16 @@ def load_checkpoint(folder: Path, training: Training) -> dict[str, Any] | None:
     arrays = read_tensors(path)
     try:
         state: dict[str, Any] = json.loads(read_tensors_metadata(path)["state"])
-        own = training.model.state_dict()
-        training.model.load_state_dict({name: _like(arrays[f"model.{name}"], own[name]) for name in own})
+        for part, model in (("model", training.model), ("average", training.average)):
+            if model is not None:
+                own = model.state_dict()
+                model.load_state_dict({name: _like(arrays[f"{part}.{name}"], own[name]) for name in own})
+        training.step, training.seen = int(state["step"]), int(state["seen"])
+        # The optimiser whose memory was saved is that of the step before; the next step may begin another.
+        training.enter_stage(training.step - 1)
         _load_optimizer(training, arrays, state["optimizer"])
         training.loss_sum.copy_(_tensor(arrays["sums.loss"]))
         training.correct.copy_(_tensor(arrays["sums.correct"]))
-        training.step, training.seen = int(state["step"]), int(state["seen"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: not a checkpoint of this run ({error}); train again without --resume") from error
     return state

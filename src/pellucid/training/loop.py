@@ -6,6 +6,7 @@ two steps. Losses and counts are summed on the device and read only when somebod
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from torch import nn
 from pellucid.data.batches import Batches
 from pellucid.data.mix import Mixed, Target, hits, targets
 from pellucid.data.preprocess import Preprocess
-from pellucid.recipe import Engine, Optimisation, usual_epochs
+from pellucid.recipe import LEARNING_RATES, Engine, Recipe, usual_epochs
 from pellucid.training.losses import Loss
-from pellucid.training.optimise import learning_rate, make_optimizer
+from pellucid.training.optimise import decayed, learning_rate, make_optimizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
@@ -58,18 +59,19 @@ class Forward:
 class Training:
     """A network being trained: its optimiser, its place in the run, and this epoch's sums."""
 
-    def __init__(
-        self, model: nn.Module, batches: Batches, optimisation: Optimisation, engine: Engine, loss: Loss
-    ) -> None:
+    def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss) -> None:
         self.model = model
         self.batches = batches
-        self.optimisation = optimisation
-        self.epochs = optimisation.epochs or usual_epochs(len(batches.labels_n))
-        self.engine = engine
-        self.forward = Forward(model, batches.preprocess, engine)
+        self.recipe = recipe
+        self.forward = Forward(model, batches.preprocess, recipe.engine)
         self.loss = loss
-        self.optimizer = make_optimizer(model, optimisation)
+        self.epochs = recipe.optimisation.epochs or usual_epochs(len(batches.labels_n))
         self.step = 0
+        self.lowered = 1.0
+        """What plateau has multiplied the learning rate by."""
+        self.stage = 0
+        self.optimizer = self._stage_optimizer()
+        self.average = None if recipe.regularisation.ema is None else copy.deepcopy(model).requires_grad_(False)
         device = batches.pixels_nhwc.device
         wide = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), device=device, dtype=wide)
@@ -89,7 +91,14 @@ class Training:
     @property
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return learning_rate(self.optimisation.schedule, self.optimisation.rate, self.step, self.steps)
+        optimisation = self.recipe.optimisation
+        peak = optimisation.rate if self.stage == 0 else LEARNING_RATES[optimisation.stages[self.stage].optimizer]
+        return self.lowered * learning_rate(optimisation.schedule, peak, self.step, self.steps)
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network to evaluate and to keep: the average, where one is made, else the one in training."""
+        return self.model if self.average is None else self.average
 
     def run_epoch(self) -> Iterator[int]:
         """Take the steps left in this epoch; yields the number of pictures after each."""
@@ -105,6 +114,7 @@ class Training:
         """Forward, backward, update."""
         # Dropout's masks follow from seed and step, so that a resumed run draws what an unbroken one would have.
         torch.manual_seed((self.batches.seed << 32) + self.step)
+        self.enter_stage(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         logits_nk = self.forward(x_nhwc)
@@ -114,11 +124,49 @@ class Training:
             loss = self.loss(logits_nk, target)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._regularise_gradient()
         self.optimizer.step()
+        self._update_average()
         self.step += 1
         self.seen += len(x_nhwc)
         self.loss_sum += loss.detach() * len(x_nhwc)
         self.correct += hits(logits_nk.detach(), target).sum()
+
+    def enter_stage(self, step: int) -> None:
+        """Take up the optimiser that this step belongs to; a new one starts without memory."""
+        later = self.recipe.optimisation.stages[1:]
+        due = sum(step >= stage.begins * self.steps for stage in later)
+        if due != self.stage:
+            self.stage = due
+            self.optimizer = self._stage_optimizer()
+
+    def _stage_optimizer(self) -> torch.optim.Optimizer:
+        name = self.recipe.optimisation.stages[self.stage].optimizer
+        return make_optimizer(self.model, name, self.rate, self.recipe.regularisation.weight_decay)
+
+    def _regularise_gradient(self) -> None:
+        rules = self.recipe.regularisation
+        if rules.l1:
+            for parameter in decayed(self.model):
+                if parameter.grad is not None:
+                    # The slope of λ·|w|. Added here it costs no graph; the loss shown is the data's alone.
+                    parameter.grad.add_(parameter.detach().sign(), alpha=rules.l1)
+        if rules.clip_value is not None:
+            nn.utils.clip_grad_value_(self.model.parameters(), rules.clip_value)
+        if rules.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), rules.clip_norm)
+
+    def _update_average(self) -> None:
+        decay = self.recipe.regularisation.ema
+        if self.average is None or decay is None:
+            return
+        # The exponentially weighted average with its bias taken out, as one step: nothing is left of the random start.
+        share = (1 - decay) / (1 - decay ** (self.step + 1))
+        with torch.no_grad():
+            for average, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                average.lerp_(now, share)
+            for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                kept.copy_(buffer)
 
     def _start_sums(self) -> None:
         self.loss_sum.zero_()

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.recipe import Optimisation, Optimizer, Schedule
+from pellucid.recipe import Optimizer, Schedule
 
 # The one-cycle schedule climbs from a fifth of its peak over this share of the run, then falls to zero in a line.
 _ONECYCLE_START, _ONECYCLE_CLIMB = 0.2, 0.2
+_WARMUP = 0.05
 
 _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -27,18 +28,23 @@ _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def make_optimizer(model: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, over the model's trainable parameters.
+def decayed(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters that L1 and L2 pull on: matrices and filters, not biases and normalisations."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim > 1]
+
+
+def make_optimizer(model: nn.Module, optimizer: Optimizer, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimiser of that name, over the model's trainable parameters.
 
     Weight decay pulls on matrices and filters only: on a bias or a normalisation's scale it takes away what the layer
     needs and regularises nothing (He et al. 2019, Bag of Tricks, section 3.1).
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": optimisation.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": decayed(model), "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
-    return _MAKERS[optimisation.optimizer]([group for group in groups if group["params"]], lr=optimisation.rate)
+    return _MAKERS[optimizer]([group for group in groups if group["params"]], lr=lr)
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
@@ -46,10 +52,12 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> flo
 
     onecycle: a line up from a fifth of the peak, then a line down towards zero (Smith 2018). step: halved at each fifth
     of the run. exponential: down to a hundredth. cosine: half a cosine down to zero (Loshchilov and Hutter 2017).
+    warmup-cosine: a line up over the first twentieth, then the cosine (Goyal et al. 2017). plateau is constant here:
+    what lowers it is not the step.
     """
     done = step / max(1, steps)
     match schedule:
-        case "constant":
+        case "constant" | "plateau":
             return peak
         case "step":
             return peak * 0.5 ** math.floor(done * 5)
@@ -57,6 +65,10 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> flo
             return float(peak * 0.01**done)
         case "cosine":
             return peak * (1 + math.cos(math.pi * done)) / 2
+        case "warmup-cosine":
+            if done < _WARMUP:
+                return peak * (step + 1) / (math.floor(_WARMUP * steps) + 1)
+            return peak * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP))) / 2
         case "onecycle":
             climbing = _ONECYCLE_START + (1 - _ONECYCLE_START) * done / _ONECYCLE_CLIMB
             return peak * min(climbing, (1 - done) / (1 - _ONECYCLE_CLIMB))

@@ -124,14 +124,14 @@ def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried:
     trainings: list[Training] = []
     for engine in tried:
         twin = place(copy.deepcopy(model), engine, device).train()
-        trainings.append(Training(twin, batches, recipe.optimisation, engine, loss))
+        trainings.append(Training(twin, batches, dataclasses.replace(recipe, engine=engine), loss))
     begun = time.perf_counter()
     for round_ in range(ROUNDS + 1):
         for i, training in enumerate(trainings):
             # The first round warms up, and shows which candidates are hopeless: those get no second try.
             if round_ > 1 and least[i] > 2 * min(least):
                 continue
-            with threads(training.engine.threads):
+            with threads(training.recipe.engine.threads):
                 took = _step(training, batches)
             if round_ > 0:
                 least[i] = min(least[i], took)

@@ -48,6 +48,7 @@ from pellucid.training.leave import environment, leave
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
+from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.probe import Measured, choose
 
@@ -83,10 +84,10 @@ def run(
     training, measured = _set_up(task, train, model, loss, measure)
     recipe = settle(
         task.recipe,
-        precision=training.engine.precision,
-        layout=training.engine.layout,
-        threads=training.engine.threads,
-        device=training.engine.device,
+        precision=training.recipe.engine.precision,
+        layout=training.recipe.engine.layout,
+        threads=training.recipe.engine.threads,
+        device=training.recipe.engine.device,
     )
     task = dataclasses.replace(task, recipe=recipe)
     folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
@@ -191,15 +192,20 @@ def _set_up(
         torch.from_numpy(train.labels).to(device),
         task.preprocess,
         tuple(recipe.pictures.augment or ()),
-        recipe.optimisation.batch_size or usual_batch_size(len(train.labels)),
+        _batch_size(recipe, len(train.labels)),
         recipe.seed,
     )
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
-    loss = loss or make_loss(recipe.optimisation)
+    loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
     measured = choose(model.to(device), batches, recipe, loss, again=measure)
-    engine = measured.engine
-    return Training(place(model, engine, device), batches, recipe.optimisation, engine, loss), measured
+    recipe = dataclasses.replace(recipe, engine=measured.engine)
+    return Training(place(model, measured.engine, device), batches, recipe, loss), measured
+
+
+def _batch_size(recipe: Recipe, pictures: int) -> int:
+    size = recipe.optimisation.batch_size
+    return pictures if size == "all" else size or usual_batch_size(pictures)
 
 
 def _image(task: Task) -> tuple[int, int, int]:
@@ -220,32 +226,44 @@ class _Session:
     def __init__(self, folder: Path, task: Task, train: Loaded, val: Loaded, training: Training) -> None:
         self.folder, self.task, self.train, self.val, self.training = folder, task, train, val, training
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
         self.seconds = 0.0
+        self.monitor = task.recipe.optimisation.monitor
 
     def go_on(self) -> None:
         """Take up the last checkpoint, if there is one."""
         facts = load_checkpoint(self.folder, self.training)
         metrics = self.folder / "metrics.jsonl"
         if facts is not None:
-            self.best, self.seconds = facts["best"], facts["seconds"]
+            self.seconds = facts["seconds"]
         if metrics.exists():
             # A line written after the checkpoint will be written again.
             self.history = [row for row in read_lines(metrics) if row["step"] <= self.training.step]
             write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
+        self._steer()
 
     def run(self) -> Iterator[Event]:
         """Train to the end, or to an interrupt; then leave the run folder complete."""
         make_folder(self.folder / "checkpoints")
-        with Interrupt() as interrupt, computing(self.training.engine):
-            while self.training.step < self.training.steps and not interrupt.asked:
+        with Interrupt() as interrupt, computing(self.training.recipe.engine):
+            while not self._done() and not interrupt.asked:
                 yield from self._epoch(interrupt)
-            stopped = self.training.step < self.training.steps
-            yield self._finish(stopped=stopped)
+            yield self._finish(stopped=not self._done())
+
+    def _done(self) -> bool:
+        """Whether the last step is taken, or patience is over."""
+        patience = self.task.recipe.optimisation.patience
+        if patience is not None and waited(self.history, self.monitor) >= patience:
+            return True
+        return self.training.step >= self.training.steps
+
+    def _steer(self) -> None:
+        """Let the epochs so far have their effect on the next."""
+        if self.task.recipe.optimisation.schedule == "plateau":
+            self.training.lowered = lowered(self.history, self.monitor)
 
     def _epoch(self, interrupt: Interrupt) -> Iterator[Event]:
         training, begun, reported, images = self.training, time.perf_counter(), 0.0, 0
-        epoch, rate = training.epoch + 1, training.rate
+        epoch = training.epoch + 1
         for count in training.run_epoch():
             images += count
             elapsed = time.perf_counter() - begun
@@ -254,11 +272,11 @@ class _Session:
                 yield self._progress(epoch, images / elapsed)
             if interrupt.asked:
                 break
-            rate = training.rate
         speed = images / (time.perf_counter() - begun)
         self._refuse_nonsense(epoch)
         row = None
         if training.epoch + 1 > epoch:
+            rate = training.optimizer.param_groups[0]["lr"]
             row = {**self._scores(epoch), "lr": rate, "seconds": 0.0, "images_per_second": round(speed, 1)}
         self.seconds += time.perf_counter() - begun
         if row is None:
@@ -266,11 +284,14 @@ class _Session:
             self._save()
             return
         row["seconds"] = round(self.seconds, 3)
-        best = self._keep_if_best(row)
         self.history.append(row)
+        is_best = best(self.history, self.monitor) is row
+        if is_best:
+            self._write_best()
         append_line(self.folder / "metrics.jsonl", row)
         self._save()
-        yield Epoch(row, best)
+        self._steer()
+        yield Epoch(row, is_best)
 
     def _progress(self, epoch: int, speed: float) -> Progress:
         training = self.training
@@ -281,7 +302,7 @@ class _Session:
 
     def _refuse_nonsense(self, epoch: int) -> None:
         if not math.isfinite(self.training.sums()[0]):
-            peak = self.training.optimisation.rate
+            peak = self.training.recipe.optimisation.rate
             raise PellucidError(
                 f"the loss is no longer a number (epoch {epoch}, step {self.training.step}): the learning rate "
                 f"{peak:g} is too high for this network; try --lr {peak / 10:g}"
@@ -289,7 +310,7 @@ class _Session:
 
     def _scores(self, epoch: int) -> dict[str, Any]:
         """The epoch's own part of its line in `metrics.jsonl`."""
-        logits_nk = infer(self.training.model, self.task.preprocess, self.val.pixels)
+        logits_nk = infer(self.training.kept, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         loss, accuracy = self.training.sums()
         return {
@@ -309,24 +330,17 @@ class _Session:
         with torch.no_grad():
             return float(self.training.loss(logits, torch.from_numpy(self.val.labels).to(device)))
 
-    def _keep_if_best(self, row: dict[str, Any]) -> bool:
-        rank = (row["val_accuracy"], -row["val_loss"])
-        if self.best is not None and rank <= (self.best["val_accuracy"], -self.best["val_loss"]):
-            return False
-        self.best = {key: row[key] for key in ("epoch", "val_accuracy", "val_loss")}
-        self._write_best()
-        return True
-
     def _write_best(self) -> None:
-        write_tensors(self.folder / "checkpoints" / BEST, tensors(self.training.model), {"format": "pt"})
+        write_tensors(self.folder / "checkpoints" / BEST, tensors(self.training.kept), {"format": "pt"})
 
     def _save(self) -> None:
-        save_checkpoint(self.folder, self.training, {"best": self.best, "seconds": self.seconds})
+        save_checkpoint(self.folder, self.training, {"seconds": self.seconds})
 
     def _finish(self, *, stopped: bool) -> Run:
         """The weights that were best on val, evaluated once more, and everything of the run folder that shows them."""
-        epoch = self.training.epoch if self.best is None else self.best["epoch"]
-        if self.best is None:
+        top = best(self.history, self.monitor)
+        epoch = self.training.epoch if top is None else int(top["epoch"])
+        if top is None:
             self._write_best()
         model = copy.deepcopy(self.training.model).to("cpu")
         fill(model, read_tensors(self.folder / "checkpoints" / BEST), self.folder / "checkpoints" / BEST)
