@@ -30,11 +30,12 @@ $(VENV)/dev.ok: $(VENV)/run.ok
 demo: $(VENV)/run.ok
 	$(BIN)/pellucid train digits --net lenet5
 
+# One thread a process: two test processes with two threads each would wait for each other at every barrier.
 test: $(VENV)/dev.ok
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal -q $(ARGS)
 
 slow: $(VENV)/dev.ok
-	$(BIN)/python -m pytest -m slow -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -q $(ARGS)
 
 check: $(VENV)/dev.ok
 	$(BIN)/ruff check .
