@@ -114,6 +114,7 @@ def test_maps_one_after_the_other_are_one_map() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 def test_a_crop_is_a_box_of_the_drawn_share_within_the_picture(size: tuple[int, int]) -> None:
     H, W = size
+    assert (CROP, CROP_RATIO) == (0.5, (3 / 4, 4 / 3))
     a = cropped(Draws(1, 2, np.arange(3000)), H, W)
     assert not a.yx.any()
     assert not a.xy.any()
@@ -156,6 +157,23 @@ def test_rotations_reach_both_ways_to_the_documented_angle() -> None:
     assert 14.5 < degrees.max() <= 15
     pixels = pictures(500, 12, 12, 1)
     assert torch.equal(gather(pixels, np.arange(500), ("rotate",), 2, 0), warp(pixels, turned(degrees)))
+
+
+def test_one_map_is_shift_flip_crop_and_rotation_in_this_order() -> None:
+    n, side = 30, 64
+    rough = torch.rand(n, 3, 9, 9, generator=torch.Generator().manual_seed(6))
+    smooth = functional.interpolate(rough, (side, side), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1) * 255
+    pixels, draws = smooth.to(torch.uint8).contiguous(), Draws(7, 0, np.arange(n))
+    once = moved(pixels, draws, ("rotate", "crop", "flip", "shift"))
+    degrees = draws.between(Stream.ROTATE, -ROTATE, ROTATE)
+    flipped = moved(pixels, draws, ("flip", "shift"))
+    stepwise = warp(warp(flipped, cropped(draws, side, side)), turned(degrees))
+    swapped = warp(warp(flipped, turned(degrees)), cropped(draws, side, side))
+    # Sampled twice, a picture is smoothed and mirrored twice; the middle of a smooth one hardly shows it.
+    middle = slice(16, 48)
+    close, far = ((once[:, middle, middle].float() - x[:, middle, middle]).abs().mean() for x in (stepwise, swapped))
+    assert close < 1.5
+    assert far > 4 * close
 
 
 def test_one_colour_stays_that_colour() -> None:
