@@ -139,9 +139,9 @@ def test_a_prediction_knows_nothing_of_the_row_it_predicts() -> None:
         nets.row_predictor("resnet18", (1, 8, 8))
 
 
-def remembered(net: str, steps: int, rows: int) -> float:
+def remembered(net: str, rows: int, seed: int) -> float:
     """Share of symbols told from the first row alone, `rows` − 1 empty rows later."""
-    model = nets.build(net, 8, (1, rows, 8), seed=0)
+    model = nets.build(net, 8, (1, rows, 8), seed=seed)
 
     def pictures(number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         symbols = torch.randint(8, (number,), generator=generator)
@@ -153,15 +153,16 @@ def remembered(net: str, steps: int, rows: int) -> float:
         x_nchw, symbols = pictures(64, generator)
         return nn.functional.cross_entropy(model(x_nchw), symbols)
 
-    train(model, loss, steps)
+    train(model, loss, 300)
     x_nchw, symbols = pictures(512, torch.Generator().manual_seed(1))
     with torch.no_grad():
         return float((model(x_nchw).argmax(1) == symbols).float().mean())
 
 
 def test_an_rnns_memory_fades_where_an_lstms_holds() -> None:
-    short, long = 8, 48
-    assert remembered("rnn(units=32)", 300, short) > 0.95
-    assert remembered("lstm(units=32, forget-bias=4)", 300, short) > 0.95
-    assert remembered("lstm(units=32, forget-bias=4)", 300, long) > 0.95
-    assert remembered("rnn(units=32)", 300, long) < 0.5
+    rnn, lstm = "rnn(units=32)", "lstm(units=32, forget-bias=4)"
+    # Eight rows are no trouble to either; of 48 the RNN loses the first, by chance sooner or later.
+    assert min(remembered(rnn, 8, 0), remembered(lstm, 8, 0)) > 0.95
+    means = {net: sum(remembered(net, 48, seed) for seed in range(2)) / 2 for net in (rnn, lstm)}
+    assert means[lstm] > 0.95
+    assert means[rnn] < 0.8
