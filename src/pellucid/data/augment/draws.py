@@ -47,12 +47,15 @@ class Stream(IntEnum):
 def uniform(seed: int, epoch: int, index_n: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
     """A random number in [0, 1) for each picture, the same whenever it is asked for.
 
-    SplitMix64 (Steele, Lea and Flood 2014) over a counter made of the four arguments.
+    SplitMix64 (Steele, Lea and Flood 2014) over the four arguments, one after the other.
     """
-    return (_hashed(seed, epoch, index_n.astype(np.uint64), stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (_hashed(seed, epoch, index_n, stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _hashed(seed: int, epoch: int, state_n: NDArray[np.uint64], stream: int) -> NDArray[np.uint64]:
+def _hashed(seed: int, epoch: int, index_n: NDArray[np.int64], stream: int) -> NDArray[np.uint64]:
+    # The index is scrambled before the epoch is added, or a picture would repeat what the one before it will be an
+    # epoch later.
+    state_n = _mix(index_n.astype(np.uint64))
     for word in (epoch, stream, seed):
         state_n = _mix(state_n + np.uint64(word))
     return state_n
@@ -76,23 +79,19 @@ class Draws:
 
     def flips(self) -> NDArray[np.bool_]:
         """Whether each picture is mirrored."""
-        return uniform(self.seed, self.epoch, self.index_n, Stream.FLIP) < 0.5
+        return self.unit(Stream.FLIP) < 0.5
 
     def offsets(self, stream: Stream, most: int) -> NDArray[np.int64]:
         """A whole number from −most to most for each picture."""
-        return np.floor(uniform(self.seed, self.epoch, self.index_n, stream) * (2 * most + 1)).astype(np.int64) - most
+        return np.floor(self.unit(stream) * (2 * most + 1)).astype(np.int64) - most
 
     def keys(self, stream: Stream) -> NDArray[np.int64]:
-        """64 random bits for each picture.
-
-        Unlike in `uniform`, the index is scrambled before the epoch is added, so that no picture repeats what the
-        picture before it will be an epoch later.
-        """
-        return _hashed(self.seed, self.epoch, _mix(self.index_n.astype(np.uint64)), stream).view(np.int64)
+        """64 random bits for each picture."""
+        return _hashed(self.seed, self.epoch, self.index_n, stream).view(np.int64)
 
     def unit(self, stream: Stream) -> NDArray[np.float64]:
         """A number in [0, 1) for each picture."""
-        return (self.keys(stream).view(np.uint64) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return uniform(self.seed, self.epoch, self.index_n, stream)
 
     def between(self, stream: Stream, low: float, high: float) -> NDArray[np.float64]:
         """A number in [low, high) for each picture, all equally likely."""
