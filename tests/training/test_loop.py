@@ -158,3 +158,30 @@ def test_adam_gives_way_to_sgd_at_its_share_of_the_run() -> None:
 def test_the_whole_set_is_one_step() -> None:
     training = small(batch_size=50, epochs=3)
     assert [len(list(training.run_epoch())) for _ in range(3)] == [1, 1, 1]
+
+
+def test_auxiliary_heads_pull_with_their_weight() -> None:
+    """GoogLeNet's gradient is that of loss + 0.3 (auxiliary losses), written out by hand."""
+    model, twin = (nets.build("googlenet", 4, (3, 32, 32), seed=1) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 32, 32, 3), generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 4, (4,), generator=generator)
+    preprocess = Preprocess(size=(32, 32), resize="crop", channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    recipe = settle(
+        Recipe(engine=engine()), optimizer="sgd", lr=0.1, schedule="constant", weight_decay=0.0, batch_size=4, epochs=1
+    )
+    batches = Batches(pixels, labels, preprocess, (), 4, seed=0)
+    training = Training(place(model, engine(), CPU), batches, recipe, make_loss(recipe))
+    (x_nhwc, target), *_ = batches.epoch(0)
+    assert isinstance(target, torch.Tensor)
+    twin.train()
+    torch.manual_seed(0)
+    logits, auxiliary = twin.forward_with_auxiliary(preprocess.normalise(x_nhwc).contiguous())
+    entropy = nn.functional.cross_entropy
+    assert len(auxiliary) == 2
+    whole = entropy(logits, target) + 0.3 * sum(entropy(a, target) for a in auxiliary)
+    slopes = torch.autograd.grad(whole, list(twin.parameters()))
+    list(training.run_epoch())
+    assert training.sums()[0] == pytest.approx(entropy(logits, target).item(), rel=1e-4)
+    for (name, after), before, slope in zip(model.named_parameters(), twin.parameters(), slopes, strict=True):
+        assert torch.allclose(after, before - 0.1 * slope, atol=2e-5), name

@@ -39,16 +39,22 @@ class Forward:
     preprocess: Preprocess
     engine: Engine
 
-    def __call__(self, x_nhwc: torch.Tensor) -> torch.Tensor:
-        """Logits (N, classes), float32 or float64, of uint8 pictures (N, H, W, C)."""
+    def __call__(self, x_nhwc: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Logits (N, classes), float32 or float64, of uint8 pictures (N, H, W, C); and those of auxiliary heads.
+
+        A network with auxiliary heads (GoogLeNet) has a method `forward_with_auxiliary`, used in training alone.
+        """
         x_nchw = self.preprocess.normalise(x_nhwc, DTYPES[self.engine.precision])
         if self.engine.layout == "nchw":
             # Through one flat view, since with one channel the NHWC strides count as contiguous too, and torch would
             # take them for channels last all the way through the network.
             x_nchw = x_nchw.contiguous().view(-1).view(x_nchw.shape)
         with self._arithmetic(x_nhwc.device.type):
-            logits_nk: torch.Tensor = self.model(x_nchw)
-        return logits_nk.float() if self.engine.precision == "bfloat16" else logits_nk
+            with_auxiliary = getattr(self.model, "forward_with_auxiliary", None)
+            logits_nk, auxiliary = (self.model(x_nchw), []) if with_auxiliary is None else with_auxiliary(x_nchw)
+        if self.engine.precision == "bfloat16":
+            return logits_nk.float(), [logits.float() for logits in auxiliary]
+        return logits_nk, auxiliary
 
     def _arithmetic(self, device: str) -> AbstractContextManager[object]:
         if self.engine.precision != "bfloat16":
@@ -117,13 +123,15 @@ class Training:
         self.enter_stage(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        logits_nk = self.forward(x_nhwc)
-        if isinstance(target, Mixed):
-            loss = self.loss(logits_nk, targets(target, logits_nk.shape[1], logits_nk.dtype))
-        else:
-            loss = self.loss(logits_nk, target)
+        logits_nk, auxiliary = self.forward(x_nhwc)
+        labels = targets(target, logits_nk.shape[1], logits_nk.dtype) if isinstance(target, Mixed) else target
+        loss = self.loss(logits_nk, labels)
+        whole = loss
+        for logits in auxiliary:
+            # The heads on the way pull too; the loss shown stays that of the network's answer.
+            whole = whole + float(self.model.auxiliary_loss_weight) * self.loss(logits, labels)  # type: ignore[arg-type]
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        whole.backward()  # type: ignore[no-untyped-call]
         self._regularise_gradient()
         self.optimizer.step()
         self._update_average()
