@@ -16,6 +16,8 @@ from torch import nn
 
 from pellucid import nets
 from pellucid.bundle.card import card
+from pellucid.bundle.head import attach, head_of
+from pellucid.bundle.head_file import load_head, save_head
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError, UsageError, VerificationError
@@ -36,6 +38,8 @@ def save(
 ) -> None:
     """Write the bundle: model.safetensors, config.json, preprocessor_config.json, README.md and selftest/.
 
+    A head on top of the network is kept beside it, in head.skops and head.json.
+
     `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them; `facts` go into
     the model card. Raises PellucidError when the disk refuses.
     """
@@ -43,6 +47,9 @@ def save(
     parameter = next(recogniser.model.parameters())
     image = (recogniser.preprocess.channels, *recogniser.preprocess.size)
     write_tensors(folder / "model.safetensors", tensors(recogniser.model), {"format": "pt"})
+    head = head_of(recogniser.model)
+    if head is not None:
+        save_head(head, folder)
     write_json(folder / "preprocessor_config.json", recogniser.preprocess.to_config())
     write_json(
         folder / "config.json",
@@ -88,6 +95,9 @@ def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogn
     model = net if net is not None else _build(network, preprocess, classes, folder)
     fill(model.to(dtype), read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    head = load_head(folder)
+    if head is not None:
+        attach(model, head)
     return Recogniser(model, classes, preprocess, network)
 
 
