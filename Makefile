@@ -25,6 +25,8 @@ $(VENV)/run.ok: $(VENV)/python.ok pyproject.toml constraints.txt
 
 $(VENV)/dev.ok: $(VENV)/run.ok
 	$(PIP) install -q -c constraints.txt --editable '.[dev]'
+	@# An oracle for the tests. Alone, since what it would bring is another build of torch.
+	$(PIP) install -q --no-deps torchvision==0.29.2
 	@touch $@
 
 demo: $(VENV)/run.ok

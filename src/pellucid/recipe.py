@@ -59,6 +59,10 @@ class Stage(NamedTuple):
     begins: float
 
 
+#: Networks so deep and plain that the usual rates throw them off in their first steps.
+PLAIN = ("vgg", "googlenet-paper")
+
+
 def _whole(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise UsageError(f"{name} {value}: expected a whole number from {low} to {high}")
@@ -199,6 +203,12 @@ def _optimizer(name: str) -> Optimizer:
         if name == known:
             return typing.cast("Optimizer", known)
     raise UsageError(f"--optimizer {name!r} is not known: {did_you_mean(name, get_args(Optimizer))}")
+
+
+def usual_rate(recipe: Recipe) -> float:
+    """The learning rate given, else the (first) optimiser's usual one; a tenth of it for deep plain networks."""
+    plain = recipe.optimisation.lr is None and recipe.net.startswith(PLAIN)
+    return recipe.optimisation.rate * (0.1 if plain else 1.0)
 
 
 def usual_epochs(pictures: int) -> int:

@@ -54,7 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("trained")
     return Path(
         pellucid.train(
-            "digits", net="lenet5", out=base / "run", epochs=3, precision="float32", layout="nchw", threads=1
+            "digits", net="lenet5", out=base / "run", epochs=6, precision="float32", layout="nchw", threads=1
         )
     )
 

@@ -135,3 +135,10 @@ def test_published_test_pictures_are_not_looked_at() -> None:
     test = set(open_named("digits", fetch=False).splits["test"].names)
     task = of("digits")
     assert not test & (set(task.train.names) | set(task.val.names))
+
+
+def test_deep_plain_networks_start_at_a_tenth_of_the_usual_rate_unless_told(tmp_path: Path) -> None:
+    data = paint(tmp_path / "d", {"a": (50, 50), "b": (50, 50)})
+    assert of(data, net="vgg11-bn").recipe.optimisation.lr == pytest.approx(0.005)
+    assert of(data, net="vgg11-bn", lr=0.05).recipe.optimisation.lr == 0.05
+    assert of(data, net="resnet20").recipe.optimisation.lr == 0.05

@@ -79,7 +79,7 @@ class Show:
         summary = nets.summary(event.model, event.image)
         self._print("")
         self.console.print(_layers(summary, event.image))
-        self._print(f"{summary.parameters:,} parameters. {summary.first_layer_as_fc}")
+        self._print(f"{summary.parameters:,} parameters. {summary.first_layer_as_fc}".rstrip())
         optimisation, engine = recipe.optimisation, recipe.engine
         self._print("")
         self._print(

@@ -14,7 +14,7 @@ from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import Images, Source, Understanding, open_source, understood
 from pellucid.data.split import sample, stratified
 from pellucid.errors import DataError, UsageError
-from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs
+from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs, usual_rate
 
 #: The side that photographs are brought to unless asked otherwise. Smaller pictures are kept as they are.
 PHOTOGRAPH = 64
@@ -72,7 +72,7 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         size=height if height == width else None,
         resize=preprocess.resize,
         augment=(("flip", "shift") if source.flip else ("shift",)) if augment is None else augment,
-        lr=recipe.optimisation.rate,
+        lr=usual_rate(recipe),
         epochs=recipe.optimisation.epochs or usual_epochs(len(train)),
         batch_size=recipe.optimisation.batch_size or usual_batch_size(len(train)),
     )
