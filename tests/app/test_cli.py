@@ -313,3 +313,14 @@ def test_help_and_version(pellucid_command: Any) -> None:
     assert pellucid_command("--version").out == f"pellucid {pellucid.__version__}\n"
     assert all(command in pellucid_command("--help").out for command in cli.COMMANDS)
     assert pellucid_command().code == 2
+
+
+def test_a_preset_prints_as_a_recipe_that_can_be_edited_and_run(pellucid_command: Any, tmp_path: Path) -> None:
+    shown = pellucid_command("train", "digits", "--net", "lenet5", *QUICK, "--show-recipe")
+    assert shown.code == 0
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(shown.out.replace("epochs = 2", "epochs = 1"), encoding="utf-8")
+    assert not (tmp_path / "runs").exists()
+    answer = pellucid_command("train", "--recipe", recipe)
+    assert answer.code == 0
+    assert "epoch 1/1" in answer.out

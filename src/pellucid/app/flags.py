@@ -31,9 +31,11 @@ class Train(Recipe):
     preset: str = "quick"
     """Start from a recipe by name: quick, keras-cifar. Other flags change it."""
     recipe: str = ""
-    """Start from a recipe file, such as RUN/recipe.json, which repeats that run. Other flags change it."""
+    """Start from a recipe file (.json or .toml), such as RUN/recipe.json, which repeats that run."""
     out: str = ""
     """The run folder to make; by default runs/DATA-NET-N."""
+    show_recipe: bool = False
+    """Print the recipe as a TOML file to edit, for --recipe, and do nothing else."""
     resume: str = ""
     """Go on with this run folder; no other flag is needed."""
     measure: bool = False

@@ -6,6 +6,7 @@ import json
 
 from pellucid.app.flags import Train
 from pellucid.app.show import Show
+from pellucid.recipe import to_toml
 from pellucid.training import Run, resume, run
 
 INTERRUPTED = 130
@@ -13,6 +14,9 @@ INTERRUPTED = 130
 
 def main(options: Train) -> int:
     """Train, or go on with a run, and show it; 130 when it was interrupted (and has saved)."""
+    if options.show_recipe:
+        print(to_toml(options.the_recipe()), end="")
+        return 0
     events = (
         resume(options.resume)
         if options.resume

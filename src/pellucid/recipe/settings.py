@@ -1,21 +1,15 @@
-"""A recipe: everything that decides a training run, as small frozen dataclasses that read and write as JSON.
-
-The help text of each command-line flag is the text below its field here, and the flag's name is the field's. Two runs
-with equal recipes on one machine give the same network, to the byte.
-"""
+"""What decides a training run. A flag of the command is a field here, and its help is the text below the field."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args
 
 from pellucid.errors import UsageError, did_you_mean
-from pellucid.files import read_json
+from pellucid.recipe.plain import from_plain
 
 Augmentation = Literal[
     "shift", "flip", "crop", "rotate", "trivial", "colour", "blur", "noise", "cutout", "mixup", "cutmix"
@@ -57,10 +51,6 @@ class Stage(NamedTuple):
 
     optimizer: Optimizer
     begins: float
-
-
-#: Networks so deep and plain that the usual rates throw them off in their first steps.
-PLAIN = ("vgg", "googlenet-paper")
 
 
 def _whole(name: str, value: int, low: int, high: int) -> None:
@@ -205,22 +195,6 @@ def _optimizer(name: str) -> Optimizer:
     raise UsageError(f"--optimizer {name!r} is not known: {did_you_mean(name, get_args(Optimizer))}")
 
 
-def usual_rate(recipe: Recipe) -> float:
-    """The learning rate given, else the (first) optimiser's usual one; a tenth of it for deep plain networks."""
-    plain = recipe.optimisation.lr is None and recipe.net.startswith(PLAIN)
-    return recipe.optimisation.rate * (0.1 if plain else 1.0)
-
-
-def usual_epochs(pictures: int) -> int:
-    """Epochs for so many training pictures: some ten thousand looks, within 10 to 40 epochs."""
-    return min(40, max(10, math.ceil(10_000 / pictures)))
-
-
-def usual_batch_size(pictures: int) -> int:
-    """Pictures a step for so many training pictures: 128, but about ten steps an epoch where there are few."""
-    return min(128, max(16, 1 << int(math.log2(max(1, pictures / 10)))))
-
-
 @dataclass(frozen=True, slots=True)
 class Engine:
     """How the numbers are computed. Touches speed and the last bits of the result; measured unless given."""
@@ -279,98 +253,5 @@ class Recipe:
 
         Raises UsageError for an unknown key or a value of the wrong type.
         """
-        recipe: Recipe = _from_json(cls, values, place)
+        recipe: Recipe = from_plain(cls, values, place)
         return recipe
-
-
-def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """A recipe from a JSON file; a run's `recipe.json` has its measurements beside it, which are passed over.
-
-    Raises DataError for a file that cannot be read, UsageError for settings that make no sense.
-    """
-    values = read_json(path)
-    if isinstance(values, dict):
-        values.pop("measured", None)
-    return Recipe.from_json(values, os.fspath(path))
-
-
-#: Recipes by name, each a change to the defaults above; `--preset` starts from one.
-PRESETS: dict[str, Recipe] = {
-    "quick": Recipe(),
-    "keras-cifar": Recipe(
-        net="cifar-cnn",
-        pictures=Pictures(augment=()),
-        optimisation=Optimisation(epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant"),
-        regularisation=Regularisation(weight_decay=0.0),
-    ),
-}
-
-
-def settle(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with flat settings changed, whichever dataclass each lives in: `settle(recipe, lr=0.1, size=64)`.
-
-    Raises UsageError for a setting no dataclass has.
-    """
-    parts: dict[str, Any] = {}
-    top: dict[str, Any] = {}
-    for name, value in changes.items():
-        home = _HOMES.get(name)
-        if home is None:
-            raise UsageError(f"{name!r} is no setting of a recipe: {did_you_mean(name, _HOMES)}")
-        if home == "":
-            top[name] = value
-        else:
-            parts.setdefault(home, {})[name] = value
-    for home, values in parts.items():
-        top[home] = dataclasses.replace(getattr(recipe, home), **values)
-    # Through JSON, so that a wrong type is refused here as it is in a file.
-    return Recipe.from_json(dataclasses.replace(recipe, **top).to_json(), "setting")
-
-
-def _homes() -> dict[str, str]:
-    homes = {}
-    for outer in dataclasses.fields(Recipe):
-        if outer.default_factory is not dataclasses.MISSING:
-            homes.update({inner.name: outer.name for inner in dataclasses.fields(outer.default_factory())})
-        else:
-            homes[outer.name] = ""
-    return homes
-
-
-_HOMES = _homes()
-
-
-def _from_json(cls: type[Any], values: object, place: str) -> Any:
-    if not isinstance(values, dict):
-        raise UsageError(f"{place}: expected an object with {cls.__name__.lower()} settings, found {values!r:.60}")
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in known:
-            raise UsageError(f"{place}: {key!r} is no setting here: {did_you_mean(str(key), sorted(known))}")
-    return cls(**{key: _value(hints[key], value, f"{place}: {key}") for key, value in values.items()})
-
-
-def _value(kind: Any, value: object, place: str) -> Any:
-    """`value` as `kind`, which is one of the few types that recipes are made of."""
-    if dataclasses.is_dataclass(kind):
-        cls = typing.cast("type[Any]", kind)
-        return value if isinstance(value, cls) else _from_json(cls, value, place)
-    if get_origin(kind) in (types.UnionType, typing.Union):
-        kinds = [k for k in get_args(kind) if k is not type(None)]
-        if value is None and len(kinds) < len(get_args(kind)):
-            return None
-        # A word is looked for among the words, if there are any, so that the message names them.
-        words = [k for k in kinds if get_origin(k) is Literal]
-        return _value(words[0] if words and isinstance(value, str) else kinds[0], value, place)
-    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_value(get_args(kind)[0], item, place) for item in value)
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise UsageError(f"{place}: {value!r} is not among its choices: {did_you_mean(str(value), get_args(kind))}")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return value
-    raise UsageError(f"{place}: expected {getattr(kind, '__name__', kind)}, found {value!r:.60}")

@@ -1,0 +1,55 @@
+"""Recipes by name, and recipes with something changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pellucid.errors import UsageError, did_you_mean
+from pellucid.recipe.settings import Optimisation, Pictures, Recipe, Regularisation
+
+#: Recipes by name, each a change to the defaults above; `--preset` starts from one.
+PRESETS: dict[str, Recipe] = {
+    "quick": Recipe(),
+    # The Keras example's network, batch, optimiser and five epochs.
+    "keras-cifar": Recipe(
+        net="cifar-cnn",
+        pictures=Pictures(augment=()),
+        optimisation=Optimisation(epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant"),
+        regularisation=Regularisation(weight_decay=0.0),
+    ),
+}
+
+
+def settle(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with flat settings changed, whichever dataclass each lives in: `settle(recipe, lr=0.1, size=64)`.
+
+    Raises UsageError for a setting no dataclass has.
+    """
+    parts: dict[str, Any] = {}
+    top: dict[str, Any] = {}
+    for name, value in changes.items():
+        home = _HOMES.get(name)
+        if home is None:
+            raise UsageError(f"{name!r} is no setting of a recipe: {did_you_mean(name, _HOMES)}")
+        if home == "":
+            top[name] = value
+        else:
+            parts.setdefault(home, {})[name] = value
+    for home, values in parts.items():
+        top[home] = dataclasses.replace(getattr(recipe, home), **values)
+    # Through JSON, so that a wrong type is refused here as it is in a file.
+    return Recipe.from_json(dataclasses.replace(recipe, **top).to_json(), "setting")
+
+
+def _homes() -> dict[str, str]:
+    homes = {}
+    for outer in dataclasses.fields(Recipe):
+        if outer.default_factory is not dataclasses.MISSING:
+            homes.update({inner.name: outer.name for inner in dataclasses.fields(outer.default_factory())})
+        else:
+            homes[outer.name] = ""
+    return homes
+
+
+_HOMES = _homes()
