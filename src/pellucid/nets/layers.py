@@ -49,6 +49,32 @@ def convolution(*, kernel_size: int, stride: int, padding: Padding, dilation: in
     return SameConv2d(**window, **settings)
 
 
+class Dropout(nn.Dropout):
+    """Inverted dropout (Srivastava et al. 2014), its mask drawn from a few bits a number.
+
+    A processor draws random numbers one after the other, whatever its threads, so torch's own dropout, with a whole
+    draw for each number, is a sixth of a training step of `cifar-cnn` on two cores. Here each 64-bit draw decides for
+    four numbers, or for eight where the probability is a whole number of 256ths (½ and ¼ are). The scale is exactly one
+    over the share kept, so the expectation is that of torch's.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        """The input, each number zeroed with probability p and the others scaled up; itself in evaluation."""
+        exporting = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+        if not self.training or self.p in {0, 1} or input.device.type != "cpu" or self.inplace or exporting:
+            # In a graph it stays the one operation that readers of graphs know.
+            return super().forward(input)
+        lane, levels = (torch.int8, 2**8) if (self.p * 2**8).is_integer() else (torch.int16, 2**16)
+        kept = levels - round(self.p * levels)
+        count = input.numel()
+        lanes = 8 if lane == torch.int8 else 4
+        bits = torch.empty(-(-count // lanes), dtype=torch.int64).random_(-(2**63), None).view(lane)[:count]
+        noise = torch.empty_like(input)
+        # In the order of memory, which is the input's own: no number cares which bits are its.
+        noise.as_strided((count,), (1,)).copy_(bits < kept - levels // 2).mul_(levels / kept)
+        return input * noise
+
+
 class SoftPool2d(nn.Module):
     """Each number under the window weighs as its own exponential: Σ eˣ·x / Σ eˣ, between the mean and the largest.
 

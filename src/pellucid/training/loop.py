@@ -119,7 +119,7 @@ class Training:
     def take_step(self, x_nhwc: torch.Tensor, target: Target) -> None:
         """Forward, backward, update."""
         # Dropout's masks follow from seed and step, so that a resumed run draws what an unbroken one would have.
-        torch.manual_seed((self.batches.seed << 32) + self.step)
+        self._seed((self.batches.seed << 32) + self.step)
         self.enter_stage(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
@@ -139,6 +139,13 @@ class Training:
         self.seen += len(x_nhwc)
         self.loss_sum += loss.detach() * len(x_nhwc)
         self.correct += hits(logits_nk.detach(), target).sum()
+
+    def _seed(self, seed: int) -> None:
+        if self.loss_sum.device.type == "cpu":
+            # torch.manual_seed sees to every device there might be, which takes as long as a small layer.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def enter_stage(self, step: int) -> None:
         """Take up the optimiser that this step belongs to; a new one starts without memory."""

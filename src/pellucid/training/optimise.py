@@ -15,16 +15,17 @@ from pellucid.recipe import Optimizer, Schedule
 _ONECYCLE_START, _ONECYCLE_CLIMB = 0.2, 0.2
 _WARMUP = 0.05
 
+# Where torch has one kernel for the whole update it takes a third of the time of the loop over the formula's parts.
 _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "momentum": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9),
-    "nesterov": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True),
+    "sgd": lambda groups, lr: torch.optim.SGD(groups, lr, fused=True),
+    "momentum": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9, fused=True),
+    "nesterov": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, fused=True),
     "adagrad": torch.optim.Adagrad,
     "adadelta": torch.optim.Adadelta,
     # ρ and ε as in Keras, whose examples made this rule common with images.
     "rmsprop": lambda groups, lr: torch.optim.RMSprop(groups, lr, alpha=0.9, eps=1e-7),
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
+    "adam": lambda groups, lr: torch.optim.Adam(groups, lr, fused=True),
+    "adamw": lambda groups, lr: torch.optim.AdamW(groups, lr, fused=True),
 }
 
 
