@@ -46,7 +46,7 @@ WORKS = (Work("cifar-cnn", "cifar10", 3, 50 * BATCH), Work("lenet5", "fashion-mn
 
 #: Arm -> (script, arguments, environment). Pellucid's command sets how threads wait; the others run as people run them.
 ARMS: dict[str, tuple[str, list[str], dict[str, str]]] = {
-    "pellucid": ("arms/pellucid_arm.py", [], {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}),
+    "pellucid": ("arms/pellucid_arm.py", [], {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}),
     "pytorch": ("arms/pytorch_arm.py", [], {}),
     "keras-tensorflow": ("arms/keras_arm.py", [], {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}),
     "keras-jax": ("arms/keras_arm.py", [], {"KERAS_BACKEND": "jax"}),
@@ -154,7 +154,7 @@ def measure(work: Work, names: list[str], rounds: int, pythons: dict[str, str], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keras-python", default=str(HERE / ".venv" / "bin" / "python"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "throughput.json")
     chosen = parser.parse_args()

@@ -288,7 +288,7 @@ def test_how_threads_wait_is_set_before_torch_unless_the_user_has(
         monkeypatch.setenv(name, value)
     cli.main(["--version"])
     found = {name: os.environ[name] for name in names if name in os.environ}
-    assert found == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"})
+    assert found == (own or {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"})
 
 
 def test_a_reader_that_goes_away_is_no_error(trained: Path) -> None:

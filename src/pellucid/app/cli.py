@@ -66,12 +66,12 @@ def _before_torch() -> None:
     """Settings that the OpenMP runtime reads once, when torch is imported; the user's own stand.
 
     Threads that spin for long while they wait at a barrier cost a machine with anything else to do twenty to forty
-    times the time of a step; threads that sleep at once cost small networks a third on an idle one. A thousand turns
-    (some 20 microseconds) in GNU's runtime, which torch brings on Linux, have neither fault; other runtimes are told to
-    sleep.
+    times the time of a step; threads that sleep at once cost small networks a third on an idle one. Ten thousand turns
+    (a fraction of a millisecond) in GNU's runtime, which torch brings on Linux, have neither fault; other runtimes are
+    told to sleep.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="10000")
 
 
 def _complain(message: str, code: int) -> int:
