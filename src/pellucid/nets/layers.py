@@ -53,7 +53,7 @@ class Dropout(nn.Dropout):
     """Inverted dropout (Srivastava et al. 2014), its mask drawn from a few bits a number.
 
     A processor draws random numbers one after the other, whatever its threads, so torch's own dropout, with a whole
-    draw for each number, is a sixth of a training step of `cifar-cnn` on two cores. Here each 64-bit draw decides for
+    draw for each number, was a sixth of a training step of `cifar-cnn` on two cores. Here each 64-bit draw decides for
     four numbers, or for eight where the probability is a whole number of 256ths (½ and ¼ are). The scale is exactly one
     over the share kept, so the expectation is that of torch's.
     """
