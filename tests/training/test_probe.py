@@ -105,3 +105,16 @@ def test_the_plainest_engine_comes_first(monkeypatch: pytest.MonkeyPatch) -> Non
     first = probe.candidates(Engine(), CPU)[0]
     assert (first.precision, first.layout, first.threads) == ("float32", "nchw", 1)
     assert {e.threads for e in probe.candidates(Engine(), CPU)} == {1, 4, 8}
+
+
+@pytest.mark.parametrize(("milliseconds", "steps"), [(0.5, 11), (1.9, 3), (2.0, 1), (4.0, 1), (60.0, 1)])
+def test_a_short_step_is_repeated_and_a_long_one_is_not(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float, steps: int
+) -> None:
+    model, batches, recipe = scene(precision="float32", layout="nchw", threads=1)
+    training = Training(model, batches, recipe, make_loss(recipe))
+    taken: list[int] = []
+    monkeypatch.setattr(training, "take_step", lambda *_: taken.append(training.step))
+    monkeypatch.setattr(time, "perf_counter", lambda: len(taken) * milliseconds / 1e3)
+    assert probe._step(training, probe._endless(batches)) == pytest.approx(milliseconds)
+    assert taken == [0] * steps

@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import nn
 
 from pellucid.data.batches import Batches
 from pellucid.data.cache import cache_folder
+from pellucid.data.mix import Target
 from pellucid.errors import PellucidError
 from pellucid.files import make_folder, read_json, write_json
 from pellucid.recipe import Engine, Layout, Precision, Recipe
@@ -121,18 +124,23 @@ def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried:
     """The least milliseconds of a training step under each engine."""
     device = batches.pixels_nhwc.device
     least = [math.inf] * len(tried)
-    trainings: list[Training] = []
+    # Candidates that differ in threads alone share a copy of the network and its optimiser: a large one has no room for
+    # one each.
+    twins: dict[tuple[Precision, Layout], Training] = {}
     for engine in tried:
-        twin = place(copy.deepcopy(model), engine, device).train()
-        trainings.append(Training(twin, batches, dataclasses.replace(recipe, engine=engine), loss))
+        if (engine.precision, engine.layout) not in twins:
+            twin = place(copy.deepcopy(model), engine, device).train()
+            own = dataclasses.replace(recipe, engine=engine)
+            twins[engine.precision, engine.layout] = Training(twin, batches, own, loss)
+    drawn = _endless(batches)
     begun = time.perf_counter()
     for round_ in range(ROUNDS + 1):
-        for i, training in enumerate(trainings):
+        for i, engine in enumerate(tried):
             # The first round warms up, and shows which candidates are hopeless: those get no second try.
             if round_ > 1 and least[i] > 2 * min(least):
                 continue
-            with threads(training.recipe.engine.threads):
-                took = _step(training, batches)
+            with threads(engine.threads):
+                took = _step(twins[engine.precision, engine.layout], drawn)
             if round_ > 0:
                 least[i] = min(least[i], took)
         if round_ > 0 and time.perf_counter() - begun > SECONDS:
@@ -140,18 +148,25 @@ def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried:
     return least
 
 
-def _step(training: Training, batches: Batches) -> float:
+def _endless(batches: Batches) -> Iterator[tuple[torch.Tensor, Target]]:
+    """Batches without end, so that the shuffling of an epoch does not count as part of every step."""
+    for epoch in itertools.count():
+        yield from batches.epoch(epoch)
+
+
+def _step(training: Training, drawn: Iterator[tuple[torch.Tensor, Target]]) -> float:
     """Milliseconds of one step, drawing the batch included. A step of under 2 ms is repeated up to 5 ms and divided."""
-    training.step = 0
     repeats, begun = 0, time.perf_counter()
     while True:
-        x_nhwc, labels_n = next(batches.epoch(0))
-        training.take_step(x_nhwc, labels_n)
+        x_nhwc, target = next(drawn)
+        # Always the run's first step: its rate and its optimiser.
+        training.step = 0
+        training.take_step(x_nhwc, target)
         repeats += 1
         if x_nhwc.device.type == "cuda":
             torch.cuda.synchronize(x_nhwc.device)
         took = (time.perf_counter() - begun) * 1e3
-        if took > 5 or repeats * 2 > took:
+        if took > 5 or took / repeats >= 2:
             return took / repeats
 
 
