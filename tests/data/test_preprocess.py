@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.data.decode import BadImage, decode
-from pellucid.data.preprocess import LEAST_STD, Preprocess, Resize
+from pellucid.data.preprocess import LEAST_STD, Preprocess
 from pellucid.errors import DataError
+from pellucid.recipe import Resize
 
 Pixels = NDArray[np.uint8]
 RESIZES: tuple[Resize, ...] = ("crop", "stretch", "pad")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
+from pellucid.app.cli import INTERRUPTED
 from pellucid.app.flags import Train
 from pellucid.app.show import Show
 from pellucid.recipe import to_toml
 from pellucid.training import Run, resume, run
-
-INTERRUPTED = 130
 
 
 def main(options: Train) -> int:

@@ -23,8 +23,7 @@ from PIL import Image
 
 from pellucid.data.decode import decode
 from pellucid.errors import DataError, did_you_mean
-
-Resize = Literal["crop", "stretch", "pad"]
+from pellucid.recipe import Resize
 
 #: The largest side a network is shown.
 MAX_SIDE = 4096

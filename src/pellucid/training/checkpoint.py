@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pellucid.bundle.folder import fill, tensors
 from pellucid.errors import DataError
 from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 from pellucid.training.loop import Training
@@ -23,7 +24,7 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 
 def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any]) -> None:
     """Write `checkpoints/last.safetensors`; `facts` are plain JSON values to find again on resuming."""
-    arrays = {f"model.{name}": _array(tensor) for name, tensor in training.model.state_dict().items()}
+    arrays = {f"model.{name}": array for name, array in tensors(training.model).items()}
     scalars: dict[str, Any] = {}
     for index, state in training.optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -32,7 +33,7 @@ def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any]) -> 
             else:
                 scalars[f"{index}.{name}"] = value
     if training.average is not None:
-        arrays |= {f"average.{name}": _array(tensor) for name, tensor in training.average.state_dict().items()}
+        arrays |= {f"average.{name}": array for name, array in tensors(training.average).items()}
     arrays["sums.loss"], arrays["sums.correct"] = _array(training.loss_sum), _array(training.correct)
     state = {
         "step": training.step,
@@ -54,10 +55,9 @@ def load_checkpoint(folder: Path, training: Training) -> dict[str, Any] | None:
     arrays = read_tensors(path)
     try:
         state: dict[str, Any] = json.loads(read_tensors_metadata(path)["state"])
-        for part, model in (("model", training.model), ("average", training.average)):
+        for part, model in (("model.", training.model), ("average.", training.average)):
             if model is not None:
-                own = model.state_dict()
-                model.load_state_dict({name: _like(arrays[f"{part}.{name}"], own[name]) for name in own})
+                fill(model, {key.removeprefix(part): arrays[key] for key in arrays if key.startswith(part)}, path)
         training.step, training.seen = int(state["step"]), int(state["seen"])
         # The optimiser whose memory was saved is that of the step before; the next step may begin another.
         training.enter_stage(training.step - 1)
@@ -95,9 +95,3 @@ def _array(tensor: torch.Tensor) -> NDArray[Any]:
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(np.array(array))
-
-
-def _like(array: NDArray[Any], own: torch.Tensor) -> torch.Tensor:
-    if tuple(array.shape) != tuple(own.shape):
-        raise ValueError(f"a weight of shape {array.shape} where the network has {tuple(own.shape)}")
-    return _tensor(array)

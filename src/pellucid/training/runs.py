@@ -78,9 +78,7 @@ def run(
     out = None if out is None else _free(Path(out))
     task = prepare(recipe, model)
     yield Understood(task)
-    train = yield from _read("train", task.train, task.preprocess)
-    val = yield from _read("val", task.val, task.preprocess)
-    task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
+    task, train, val = yield from _pictures(task)
     training, measured = _set_up(task, train, model, loss, measure)
     recipe = settle(
         task.recipe,
@@ -114,14 +112,12 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     recipe = read_recipe(folder / "recipe.json")
     task = prepare(recipe, model)
     yield Understood(task)
-    train = yield from _read("train", task.train, task.preprocess)
-    val = yield from _read("val", task.val, task.preprocess)
+    task, train, val = yield from _pictures(task)
     if _record(task, train, val) != read_record(folder):
         raise DataError(
             f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
             "put them back, or train anew with --recipe"
         )
-    task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
     training, measured = _set_up(task, train, model, loss, measure=False)
     session = _Session(folder, task, train, val, training)
     session.go_on()
@@ -141,6 +137,13 @@ def _finished(folder: Path, model: nn.Module | None) -> Run | None:
         return Run(folder, load(folder, net=model), scores, int(result["epoch"]), False, tuple(result["notes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
+
+
+def _pictures(task: Task) -> Generator[Reading, None, tuple[Task, Loaded, Loaded]]:
+    """The pictures of train and val in memory, and the task with the statistics of train in its preprocessing."""
+    train = yield from _read("train", task.train, task.preprocess)
+    val = yield from _read("val", task.val, task.preprocess)
+    return dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels)), train, val
 
 
 def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
