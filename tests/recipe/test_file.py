@@ -5,13 +5,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pellucid.errors import DataError, UsageError
 from pellucid.recipe import PRESETS, Recipe, read_recipe, settle, to_toml
 
 
+@example('\x7f\x00\x1f\\"', None, None)
 @given(st.text(), st.none() | st.floats(1e-6, 1), st.none() | st.lists(st.sampled_from(["flip", "shift"]), unique=True))
 def test_a_recipe_survives_toml(data: str, lr: float | None, augment: list[str] | None) -> None:
     # A file is UTF-8, which has no lone surrogates; a recipe with one goes into JSON.

@@ -39,8 +39,10 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _line(name: str, value: Any) -> str:
-    # JSON's strings, numbers, booleans and lists of them are TOML's too.
-    return f"# {name} = ..." if value is None else f"{name} = {json.dumps(value, ensure_ascii=False)}"
+    if value is None:
+        return f"# {name} = ..."
+    # JSON's strings, numbers, booleans and lists of them are TOML's too, but for one character that TOML wants escaped.
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
