@@ -245,13 +245,65 @@ def concatenate(pick: Pick, rng: np.random.Generator) -> Example:
 
 def mean(pick: Pick, rng: np.random.Generator) -> Example:
     axes = [None, (0,), (2, 3), (1, 2), (3,)][pick(0, 4)]
-    average = bool(pick(0, 1))
+    average, keep = bool(pick(0, 1)), bool(pick(0, 1))
     chosen = (0, 1, 2, 3) if axes is None else axes
 
     def run(x: torch.Tensor) -> Tensors:
-        return {"y": x.mean(chosen, keepdim=True) if average else x.sum(chosen, keepdim=True)}
+        return {"y": x.mean(chosen, keepdim=keep) if average else x.sum(chosen, keepdim=keep)}
 
-    return Example([image(pick, rng, low=1, high=3)], {"axes": axes, "average": average}, run)
+    return Example([image(pick, rng, low=1, high=3)], {"axes": axes, "average": average, "keep": keep}, run)
+
+
+def average_pool_3d(pick: Pick, rng: np.random.Generator) -> Example:
+    kernel = pick(1, 3), pick(1, 3), pick(1, 3)
+    stride = [None, pick(1, 3), (pick(1, 3), pick(1, 3), pick(1, 3))][pick(0, 2)]
+    padding = tuple(pick(0, k // 2) for k in kernel)
+    ceil, counts = bool(pick(0, 1)), bool(pick(0, 1))
+    x = rng.standard_normal((pick(1, 2), pick(1, 2), *[k + pick(0, 3) for k in kernel]))
+
+    def run(x: torch.Tensor) -> Tensors:
+        return {"y": F.avg_pool3d(x, kernel, stride, padding, ceil, counts)}
+
+    settings = {"kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil, "count_padding": counts}
+    return Example([x], settings, run)
+
+
+def identity(pick: Pick, rng: np.random.Generator) -> Example:
+    return Example([image(pick, rng, low=1, high=3)], {}, lambda x: {"y": x.clone()})
+
+
+def reshape(pick: Pick, rng: np.random.Generator) -> Example:
+    a, b, c = pick(1, 3), pick(1, 3), pick(1, 3)
+    shape = [(c, b, a), (a * b, c), (a, 1, b * c), (a * b * c,)][pick(0, 3)]
+    return Example([rng.standard_normal((a, b, c))], {"shape": shape}, lambda x: {"y": x.reshape(shape)})
+
+
+def permute(pick: Pick, rng: np.random.Generator) -> Example:
+    axes = tuple(int(axis) for axis in rng.permutation(4))
+    return Example([image(pick, rng, low=1, high=3)], {"axes": axes}, lambda x: {"y": x.permute(axes)})
+
+
+def slice_(pick: Pick, rng: np.random.Generator) -> Example:
+    axis, step = pick(0, 2), pick(1, 3)
+    shape = (pick(2, 4), pick(2, 4), pick(2, 4))
+    start = pick(0, shape[axis] - 1)
+    stop = pick(start + 1, shape[axis])
+    where = tuple(slice(start, stop, step) if a == axis else slice(None) for a in range(3))
+    settings = {"axis": axis, "start": start, "stop": stop, "step": step}
+    return Example([rng.standard_normal(shape)], settings, lambda x: {"y": x[where]})
+
+
+def select(pick: Pick, rng: np.random.Generator) -> Example:
+    axis = pick(0, 2)
+    shape = (pick(1, 3), pick(1, 3), pick(1, 3))
+    at = pick(0, shape[axis] - 1)
+    return Example([rng.standard_normal(shape)], {"axis": axis, "index": at}, lambda x: {"y": x.select(axis, at)})
+
+
+def expand(pick: Pick, rng: np.random.Generator) -> Example:
+    wide = (pick(1, 3), pick(1, 3), pick(1, 3))
+    shape = tuple(1 if pick(0, 1) else size for size in wide)[pick(0, 2) :]
+    return Example([rng.standard_normal(shape)], {"shape": wide}, lambda x: {"y": x.expand(wide)})
 
 
 # --- elementwise --------------------------------------------------------------------------------------------------
@@ -528,6 +580,7 @@ CASES: dict[str, Case] = {
     "max_pool": max_pool,
     "average_pool": average_pool,
     "soft_pool": soft_pool,
+    "average_pool_3d": average_pool_3d,
     "adaptive_average_pool": adaptive_average,
     "global_average_pool": global_average,
     "spatial_pyramid_pool": pyramid,
@@ -535,6 +588,12 @@ CASES: dict[str, Case] = {
     "padding": padding,
     "concatenate": concatenate,
     "mean": mean,
+    "identity": identity,
+    "reshape": reshape,
+    "permute": permute,
+    "slice": slice_,
+    "select": select,
+    "expand": expand,
     "add": binary(torch.add),
     "subtract": binary(torch.sub),
     "multiply": binary(torch.mul),

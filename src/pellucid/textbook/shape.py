@@ -204,42 +204,48 @@ class KeptMean(NamedTuple):
     axes: tuple[int, ...]
     number: int
 
+    def squeezed(self, keep: bool) -> tuple[int, ...]:
+        """The shape of the output: the axes gone, or kept with size 1."""
+        sizes = [1 if a in self.axes else size for a, size in enumerate(self.shape)]
+        return tuple(size for a, size in enumerate(sizes) if keep or a not in self.axes)
 
-def _reduced(x: Array, axes: Any) -> tuple[int, ...]:
+
+def _reduced(x: Array, axes: Any, average: bool) -> KeptMean:
     chosen = tuple(range(x.ndim)) if axes is None else tuple(sorted(int(a) for a in axes))
     if len(set(chosen)) != len(chosen) or not all(0 <= a < x.ndim for a in chosen):
         raise ValueError(f"axes are {axes}, but x of shape {x.shape} has axes 0 to {x.ndim - 1}, each once")
-    return chosen
+    return KeptMean(x.shape, chosen, math.prod(x.shape[a] for a in chosen) if average else 1)
 
 
-def mean_forward(x: Array, axes: Any = None, average: bool = True) -> tuple[Array, KeptMean]:
-    """The mean (or, `average=False`, the sum) over the axes, kept as axes of size 1."""
-    chosen = _reduced(x, axes)
-    count = math.prod(x.shape[a] for a in chosen) if average else 1
-    return np.asarray(x.sum(axis=chosen, keepdims=True) / count, dtype=x.dtype), KeptMean(x.shape, chosen, count)
+def mean_forward(x: Array, axes: Any = None, average: bool = True, keep: bool = True) -> tuple[Array, KeptMean]:
+    """The mean (or, `average=False`, the sum) over the axes, kept as axes of size 1 unless `keep=False`."""
+    kept = _reduced(x, axes, average)
+    return np.asarray(x.sum(axis=kept.axes, keepdims=keep) / kept.number, dtype=x.dtype), kept
 
 
 def mean_backward(dy: Array, kept: KeptMean) -> dict[str, Array]:
     """Every number gets dy/m."""
-    share = dy / kept.number
+    share = dy.reshape(kept.squeezed(keep=True)) / kept.number
     return {"x": np.broadcast_to(share, kept.shape).copy()}
 
 
-def mean_terms(index: Index, x: Array, axes: Any = None, average: bool = True) -> Terms:
+def mean_terms(index: Index, x: Array, axes: Any = None, average: bool = True, keep: bool = True) -> Terms:
     """The numbers averaged, each with coefficient 1/m."""
-    chosen = _reduced(x, axes)
-    shape = tuple(1 if a in chosen else size for a, size in enumerate(x.shape))
-    index = check_index(index, shape, "the output of mean")
-    at = grid(*[range(size) if a in chosen else index[a] for a, size in enumerate(x.shape)])
-    return summed([plain("x", at, x, 1 / len(at) if average else 1.0)], "y = Σ x/m" if average else "y = Σ x")
+    kept = _reduced(x, axes, average)
+    rest = iter(check_index(index, kept.squeezed(keep), "the output of mean"))
+    at = [next(rest) if keep or a not in kept.axes else 0 for a in range(x.ndim)]
+    members = grid(*[range(size) if a in kept.axes else at[a] for a, size in enumerate(x.shape)])
+    return summed([plain("x", members, x, 1 / kept.number)], "y = Σ x/m" if average else "y = Σ x")
 
 
-def mean_grad_terms(index: Index, wrt: str, dy: Array, x: Array, axes: Any = None, average: bool = True) -> Terms:
+def mean_grad_terms(
+    index: Index, wrt: str, dy: Array, x: Array, axes: Any = None, average: bool = True, keep: bool = True
+) -> Terms:
     """The one output that this number went into."""
-    index, chosen = _own(index, wrt, x), _reduced(x, axes)
-    count = math.prod(x.shape[a] for a in chosen) if average else 1
-    at = tuple(0 if a in chosen else i for a, i in enumerate(index))
-    return summed([plain("y.grad", row(at), dy, 1 / count)], "x.grad = y.grad/m" if average else "x.grad = y.grad")
+    index, kept = _own(index, wrt, x), _reduced(x, axes, average)
+    at = tuple(0 if a in kept.axes else i for a, i in enumerate(index) if keep or a not in kept.axes)
+    template = "x.grad = y.grad/m" if average else "x.grad = y.grad"
+    return summed([plain("y.grad", row(at), dy, 1 / kept.number)], template)
 
 
 def _own(index: Index, wrt: str, x: Array) -> Index:
@@ -297,6 +303,10 @@ OPERATIONS = (
         mean_backward,
         mean_terms,
         mean_grad_terms,
-        (Attribute("axes", None, "the axes, all unless given"), Attribute("average", True, "False for the sum")),
+        (
+            Attribute("axes", None, "the axes, all unless given"),
+            Attribute("average", True, "False for the sum"),
+            Attribute("keep", True, "whether the axes stay, with size 1"),
+        ),
     ),
 )
