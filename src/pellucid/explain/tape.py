@@ -1,19 +1,28 @@
-"""The tape: one recorded pass of a network, as plain arrays and JSON, that answers why any of its numbers is what it is.
+"""The tape: one recorded pass of a network, as plain arrays and JSON, that answers why a number in it is what it is.
 
-    tape.value("conv1[3,10,12]")         one number; without brackets the whole array
-    tape.why("conv1[3,10,12]")           what it was made of
-    tape.why("conv1.grad[3,10,12]")      what its gradient was made of
-    tape.why("conv1.weight.next[3,0,1,1]")   what the optimiser's step made of a weight
+    tape.value("conv1[3,10,12]")              one number; without brackets the whole array
+    tape.why("conv1[3,10,12]")                what it was made of
+    tape.why("conv1.grad[3,10,12]")           what its gradient was made of
+    tape.why("conv1.weight.next[3,0,1,1]")    what the optimiser's step made of a weight
 
-Nothing here needs the engine that computed the pass.
+How addresses are written is told in `pellucid.explain.address`. Nothing here needs the engine that computed the pass.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from pellucid.explain.node import Array, Clipping, Node, Pixels, Step, Update, operation_of
+from pellucid.explain import address as addresses
+from pellucid.explain import tape_file, why
+from pellucid.explain.node import Array, Clipping, Node, Pixels, Step, Update, number, operation_of
+
+if TYPE_CHECKING:
+    import os
+    from typing import Self
+
+    from pellucid.explain.explanation import Explanation
 
 __all__ = ["Clipping", "Node", "Pixels", "Step", "Tape", "Update", "operation_of"]
 
@@ -46,7 +55,45 @@ class Tape:
 
     def node(self, name: str) -> Node:
         """The node of that name, or of that alias. Raises UsageError for a name that is neither."""
-        return self._by_name[self.aliases.get(name, name)]
+        found = self._by_name.get(name) or self._by_name.get(self.aliases.get(name, ""))
+        if found is None:
+            raise addresses.unknown(self, name)
+        return found
+
+    def value(self, address: str) -> float | Array:
+        """The number at an address, or the whole array of an address without an index.
+
+        Raises UsageError for an address that the tape does not have, saying what is near.
+        """
+        place = addresses.find(self, address)
+        array = addresses.array_at(self, place)
+        return array if place.index is None else number(array, place.index)
+
+    def why(self, address: str) -> Explanation:
+        """What the number at an address was made of.
+
+        A value: the terms of the operation that computed it. A gradient: what reached it from everything that read the
+        value. A parameter after the step: the optimiser's rule. An input: the pixel before preprocessing, if the tape
+        has it. Parameters and other things given are explained by nothing.
+
+        Raises UsageError for an address that is none or names a whole array, and for an operation without a rule;
+        VerificationError where the number recomputed from its terms is not the engine's; DataError for a tape that
+        does not fit together.
+        """
+        return why.answer(self, address)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tape as one file, atomically. Raises UsageError for what a tape cannot hold, and PellucidError."""
+        tape_file.write(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The tape in a file that `save` wrote. Raises DataError for one that is missing, damaged or was forged."""
+        return cls(**tape_file.read(path))
+
+    def family(self, first: str) -> list[Node]:
+        """Every node of the operation whose first output is the node `first`: that one, other outputs, interior."""
+        return self._families.get(first, [])
 
     def consumers(self, name: str) -> list[tuple[Node, list[int]]]:
         """The operations that read this node's value, each with the positions among its arguments where it does."""
@@ -55,6 +102,13 @@ class Tape:
     @cached_property
     def _by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _families(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            found.setdefault(node.first, []).append(node)
+        return found
 
     @cached_property
     def _consumers(self) -> dict[str, list[tuple[Node, list[int]]]]:
