@@ -79,7 +79,8 @@ def functions_of(operation: Operation) -> list[Any]:
                 inner = getattr(inner, part, None)
             if inner is None and name.startswith("kept.windows."):
                 inner = getattr(sys.modules[f"{ROOM}.pooling"].Windows, name.split(".")[-1])
-            if name == "unbroadcast" and sum(argument.differentiable for argument in operation.arguments) == 1:
+            single = sum(argument.differentiable for argument in operation.arguments) == 1
+            if name == "unbroadcast" and isinstance(owner, Elementwise) and single:
                 continue  # one array has nothing to be broadcast against
             mine = isinstance(inner, FunctionType) and inner.__module__.startswith(ROOM)
             if mine and inner not in found and inner is not None and inner.__name__ not in OUTSIDE:

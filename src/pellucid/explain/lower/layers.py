@@ -147,12 +147,13 @@ def instance_norm(call: Call) -> Lowered | None:
 
 def dropout(call: Call) -> Lowered | None:
     """With the mask that was drawn; at rest, and at p = 0, x itself."""
-    p, mask = float(call["p"]), call.get("mask")
+    # The variant in place, which a recorder may have come from, calls its tensor by another name.
+    x, p, mask = call.get("input", call.get("self")), float(call["p"]), call.get("mask")
     if not call["train"] or p == 0:
-        return Lowered("identity", (call["input"],), {})
+        return Lowered("identity", (x,), {})
     if mask is None or p >= 1:
         return None
-    return Lowered("dropout", (call["input"], mask), {"p": p, "training": True})
+    return Lowered("dropout", (x, mask), {"p": p, "training": True})
 
 
 # --- recurrent ----------------------------------------------------------------------------------------------------
