@@ -14,6 +14,7 @@ Without brackets it is the whole array. A node whose own name ends in one of the
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -113,6 +114,10 @@ def unknown(tape: Tape, name: str) -> UsageError:
     """The error for a name that no node has."""
     known = [*(node.name for node in tape.nodes), *tape.aliases]
     hint = did_you_mean(name, known)
+    base, _, last = name.rpartition(".")
+    near = difflib.get_close_matches(last, ("grad", "next", "state", "raw"), n=1, cutoff=0.5)
+    if base in known and near:
+        hint = f"did you mean '{base}.{near[0]}'?"
     if len(known) > _LISTED and not hint.startswith("did you mean"):
         hint = f"tape.nodes has the names of all {len(tape.nodes)}, such as {', '.join(known[-3:])}"
     return UsageError(f"{name}: the tape has no value of that name: {hint}")

@@ -39,8 +39,7 @@ _KEPT: Mapping[str, Mapping[int, tuple[int, ...]] | None] = {
     "position": {2: (0,), 3: (0, 2), 4: (0, 2, 3), 5: (0, 2, 3, 4)},
 }
 #: A sequence (N, T, D) has its channels last.
-_KEPT_IN_TIME: Mapping[str, Mapping[int, tuple[int, ...]]] = {"channel": {3: (0, 2)}, "position": {3: (0, 1)}}
-_RECURRENT = {"rnn", "lstm", "gru"}
+_KEPT_IN_TIME: Mapping[str, tuple[int, ...]] = {"channel": (0, 2), "position": (0, 1)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +49,13 @@ class Explanation:
     `made` are the textbook's terms, `names` the address of the array behind each of their sources, `given` what stands
     in place of a formula where a number was made of nothing (a weight, an input), and `made` is None. `precision` is
     the engine's. `details` are sentences beside the formula: how a moment was made, by what a gradient was clipped.
+    `sequences` are those of the arrays that are (N, T, D).
 
     `value` is recomputed from the terms alone, in float64, and `residual` = value − engine_value. VerificationError is
     raised where |residual| exceeds `bound` · `scale`, the scale being the rule's own (mostly Σ|terms|). A number that
-    is NaN or infinite, here or in the engine, has no such measure: it is not refused, and `nonfinite` names the terms
-    that made it so; where there are none, it became so here, by a division by zero or by growing beyond the engine's
-    largest number.
+    is NaN or infinite in the engine has no such measure: it is not refused, and `nonfinite` names the terms that made
+    it so; where there are none, it became so here, by a division by zero or by growing beyond the engine's largest
+    number.
     """
 
     address: str
@@ -66,6 +66,7 @@ class Explanation:
     precision: str = "float32"
     given: str = ""
     details: tuple[str, ...] = ()
+    sequences: frozenset[str] = frozenset()
     value: float = field(init=False)
     residual: float = field(init=False)
     formula: str = field(init=False)
@@ -85,7 +86,7 @@ class Explanation:
         named = zip(("value", "residual", "formula", "numbers"), (value, residual, *texts), strict=True)
         for name, entry in named:
             object.__setattr__(self, name, entry)
-        if math.isfinite(value) and math.isfinite(self.engine_value) and not abs(residual) <= self.allowed:
+        if math.isfinite(self.engine_value) and not abs(residual) <= self.allowed:
             raise VerificationError(
                 f"{self.address}: recomputed from its terms it is {value:.9g}, but the engine has "
                 f"{self.engine_value:.9g}; the residual {residual:.3g} is beyond {self.bound:g} of the scale "
@@ -121,7 +122,9 @@ class Explanation:
     @property
     def relative(self) -> float:
         """|residual| / scale; 0 where there is no residual."""
-        return abs(self.residual) / self.scale if self.residual else 0.0
+        if not self.residual:
+            return 0.0
+        return abs(self.residual) / self.scale if self.scale else math.inf
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -151,9 +154,13 @@ class Explanation:
         """
         if by not in _KEPT:
             raise UsageError(f"terms are not grouped by {by!r}: {did_you_mean(by, _KEPT)}")
-        kept = _KEPT[by]
-        if kept is not None and self.op in _RECURRENT:
-            kept = {**kept, **_KEPT_IN_TIME.get(by, {})}
+
+        def kept(array: str, rank: int) -> tuple[int, ...]:
+            if array in self.sequences and by in _KEPT_IN_TIME:
+                return _KEPT_IN_TIME[by]
+            axes = _KEPT[by]
+            return () if axes is None else axes.get(rank, tuple(range(rank)))
+
         return shares.grouped(self.parts, kept)
 
     def to_json(self, most: int | None = None) -> dict[str, Any]:

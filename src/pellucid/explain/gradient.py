@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.explain.address import Address, array_at, spelled
 from pellucid.explain.explanation import Explanation
 from pellucid.explain.node import Index, Node, number, operation_of
-from pellucid.explain.rules import arrays_of, gradients_of, names_of, no_rule, opened, output_of
+from pellucid.explain.rules import arrays_of, gradients_of, names_of, no_rule, opened, output_of, sequences
 from pellucid.textbook import Group, Terms
 from pellucid.textbook.terms import summed
 
@@ -38,7 +38,8 @@ def explained(tape: Tape, node: Node, index: Index) -> Explanation:
     made = _joined(reached)
     names = {group.source: group.source for group in made.groups}
     names |= {group.factor.source: group.factor.source for group in made.groups if group.factor is not None}
-    return Explanation(address, node.op, made, names, value, tape.precision)
+    sources = sequences(tape, names)
+    return Explanation(address, node.op, made, names, value, tape.precision, sequences=sources)
 
 
 def _from(tape: Tape, reader: Node, positions: list[int], index: Index, address: str) -> list[Terms]:

@@ -12,7 +12,7 @@ from pellucid.textbook.gates import Inputs
 from pellucid.textbook.recurrent import Flow, Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pellucid.explain.node import Array, Node
     from pellucid.explain.tape import Tape
@@ -87,6 +87,22 @@ def names_of(tape: Tape, node: Node, operation: Operation, terms: Terms) -> dict
         else:
             found[source] = nodes.get(inner, f"{node.first}.{inner}") + gradient
     return found
+
+
+def sequences(tape: Tape, arrays: Iterable[str]) -> frozenset[str]:
+    """Those of the array addresses that are sequences (N, T, D): what a recurrent operation takes, gives, and keeps."""
+    found = set()
+    for array in arrays:
+        name = array.removesuffix(".grad")
+        if name not in tape.values:
+            # The interior of an operation that was not kept.
+            continue
+        node = tape.node(name)
+        read = any(reader.op in _CELLS and 0 in at for reader, at in tape.consumers(node.name))
+        last = str(node.attributes.get("output", "")).endswith("_n")
+        if len(node.shape) == 3 and not last and (read or node.op in _CELLS):
+            found.add(array)
+    return frozenset(found)
 
 
 def opened(tape: Tape, node: Node, operation: Operation) -> Opened | None:

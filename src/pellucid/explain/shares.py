@@ -14,7 +14,7 @@ from pellucid.explain.address import spelled
 from pellucid.explain.node import Array
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pellucid.textbook import Terms
 
@@ -105,18 +105,14 @@ def largest(parts: Sequence[Part], count: int) -> tuple[Term, ...]:
     return (*_pick(parts, order[:count]), Term(f"({len(rest):,} more)", None, None, left, None, len(rest)))
 
 
-def grouped(parts: Sequence[Part], kept: Mapping[int, tuple[int, ...]] | None) -> tuple[Term, ...]:
-    """One term for all that agree on the kept axes of their array, in order of their first; the rest are summed.
-
-    `kept` maps a rank to the axes that arrays of that rank keep (a rank that is not in it keeps all); None keeps none,
-    one term an array.
-    """
+def grouped(parts: Sequence[Part], kept: Callable[[str, int], tuple[int, ...]]) -> tuple[Term, ...]:
+    """One term for all that agree on the axes that `kept` gives for an array and its rank, in order of their first."""
     terms: list[Term] = []
     for array in dict.fromkeys(part.array for part in parts):
         mine = [part for part in parts if part.array == array]
         index = np.concatenate([part.index for part in mine])
         rank = index.shape[1]
-        axes = [] if kept is None else list(kept.get(rank, range(rank)))
+        axes = list(kept(array, rank))
         keys, first, which, counts = np.unique(
             index[:, axes], axis=0, return_index=True, return_inverse=True, return_counts=True
         )

@@ -65,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     description = _restored(parse_json(metadata[_KEY].encode("utf-8", "surrogatepass"), place, depth=_DEPTH))
     arrays = read_tensors(path, limit=_LARGEST)
     try:
-        version = description["version"] if isinstance(description, dict) else None
+        version = description.get("version") if isinstance(description, dict) else None
         if version != _VERSION or isinstance(version, bool):
             raise DataError(
                 f"{path}: is a tape of version {version!r:.40}, and {_VERSION} is read here: record the pass again"

@@ -92,6 +92,7 @@ def _nodes(entries: Any) -> list[Node]:
         node = Node(**entry)
         _need(node.name != "" and node.name not in seen, f"two nodes are named {node.name!r:.80}, or one has no name")
         _need(_is_shape(entry["shape"]), f"the shape of {node.name!r:.80} is {node.shape!r:.60}")
+        _need(isinstance(entry["attributes"], dict), f"the attributes of {node.name!r:.80} are no object")
         _check_inputs(node, seen)
         _check_attributes(node, seen)
         nodes.append(node)
@@ -124,7 +125,6 @@ def _check_inputs(node: Node, seen: Mapping[str, Node]) -> None:
 def _check_attributes(node: Node, seen: Mapping[str, Node]) -> None:
     """Settings are those of the operation; another output names its first, which has the same operation and inputs."""
     attributes = node.attributes
-    _need(isinstance(attributes, dict), f"the attributes of {node.name!r:.80} are no object")
     first = attributes.get("of")
     if first is not None:
         there = isinstance(first, str) and first in seen and "of" not in seen[first].attributes

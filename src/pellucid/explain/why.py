@@ -11,7 +11,7 @@ from pellucid.explain import gradient, update
 from pellucid.explain.address import Address, array_at, find, spelled
 from pellucid.explain.explanation import Explanation
 from pellucid.explain.node import LEAVES, Index, Node, number, operation_of
-from pellucid.explain.rules import arrays_of, names_of, no_rule, opened, output_of
+from pellucid.explain.rules import arrays_of, names_of, no_rule, opened, output_of, sequences
 from pellucid.textbook import Group, Terms
 
 if TYPE_CHECKING:
@@ -125,12 +125,14 @@ def _computed(tape: Tape, node: Node, index: Index) -> Explanation:
     details: tuple[str, ...] = ()
     if node.attributes.get("recomputed"):
         details = ("recomputed beside the pass: the engine keeps no such value",)
+    names = names_of(tape, node, operation, terms)
     return Explanation(
         spelled(node.name, index),
         operation.name,
         terms,
-        names_of(tape, node, operation, terms),
+        names,
         number(tape.values[node.name], index),
         tape.precision,
         details=details,
+        sequences=sequences(tape, names.values()),
     )
