@@ -306,6 +306,35 @@ def expand(pick: Pick, rng: np.random.Generator) -> Example:
     return Example([rng.standard_normal(shape)], {"shape": wide}, lambda x: {"y": x.expand(wide)})
 
 
+def stack_(pick: Pick, rng: np.random.Generator) -> Example:
+    shape, axis = (pick(1, 3), pick(1, 3)), pick(0, 2)
+    arrays: list[Array | None] = [rng.standard_normal(shape) for _ in range(pick(1, 3))]
+    return Example(arrays, {"axis": axis}, lambda *xs: {"y": torch.stack(xs, axis)})
+
+
+def matmul(pick: Pick, rng: np.random.Generator) -> Example:
+    lead = (pick(1, 2), pick(1, 2))
+    fronts = [tuple(1 if pick(0, 2) == 0 else size for size in lead)[pick(0, 2) :] for _ in "ab"]
+    i, k, j = pick(1, 3), pick(1, 4), pick(1, 3)
+    arrays: list[Array | None] = [rng.standard_normal((*fronts[0], i, k)), rng.standard_normal((*fronts[1], k, j))]
+    return Example(arrays, {}, lambda a, b: {"y": a @ b})
+
+
+def largest(pick: Pick, rng: np.random.Generator) -> Example:
+    axes = [None, (0,), (2, 3), (1, 2), (3,)][pick(0, 4)]
+    shared, keep = bool(pick(0, 1)), bool(pick(0, 1))
+    chosen = (0, 1, 2, 3) if axes is None else axes
+    x = apart(rng, image(pick, rng, low=1, high=3).shape)
+    settings = {"axes": axes, "shared": shared, "keep": keep}
+    return Example([x], settings, lambda x: {"y": x.amax(chosen, keepdim=keep)})
+
+
+def adaptive_max(pick: Pick, rng: np.random.Generator) -> Example:
+    size = pick(1, 5), pick(1, 5)
+    x = apart(rng, image(pick, rng).shape)
+    return Example([x], {"size": size}, lambda x: {"y": F.adaptive_max_pool2d(x, size)})
+
+
 # --- elementwise --------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +370,60 @@ def power(pick: Pick, rng: np.random.Generator) -> Example:
     exponent = [2.0, 3.0, 0.5, -0.75][pick(0, 3)]
     x = rng.uniform(0.5, 2.0, (pick(1, 3), pick(1, 4)))
     return Example([x], {"exponent": exponent}, lambda x: {"y": x.pow(exponent)})
+
+
+def positive(f: Callable[..., torch.Tensor]) -> Case:
+    """A function of numbers above 0."""
+
+    def case(pick: Pick, rng: np.random.Generator) -> Example:
+        return Example([rng.uniform(0.3, 4.0, (pick(1, 3), pick(1, 4)))], {}, lambda x: {"y": f(x)})
+
+    return case
+
+
+def choice(f: Callable[..., torch.Tensor]) -> Case:
+    """One of two arrays that broadcast, no number of them near another."""
+
+    def case(pick: Pick, rng: np.random.Generator) -> Example:
+        full = (pick(1, 3), pick(1, 3), pick(1, 3))
+        other = tuple(1 if pick(0, 2) == 0 else size for size in full)[pick(0, 3) :]
+        both = apart(rng, (int(np.prod(full)) + int(np.prod(other)),))
+        a, b = both[: int(np.prod(full))].reshape(full), both[int(np.prod(full)) :].reshape(other)
+        return Example([b, a] if pick(0, 1) else [a, b], {}, lambda a, b: {"y": f(a, b)})
+
+    return case
+
+
+def where(pick: Pick, rng: np.random.Generator) -> Example:
+    full = (pick(1, 3), pick(1, 3))
+    condition = rng.random((1, full[1]) if pick(0, 1) else full) > 0.5
+    a, b = rng.standard_normal(full), rng.standard_normal(full[1:])
+    return Example([condition, a, b], {}, lambda c, a, b: {"y": torch.where(c, a, b)})
+
+
+def prelu(pick: Pick, rng: np.random.Generator) -> Example:
+    x, slope = apart(rng, (pick(1, 3), pick(1, 4))), np.array([rng.uniform(-0.5, 0.9)])
+    return Example([x, slope], {}, lambda x, slope: {"y": F.prelu(x, slope)})
+
+
+def euclidean_norm(pick: Pick, rng: np.random.Generator) -> Example:
+    axes = [None, (0,), (1, 2), (3,)][pick(0, 3)]
+    keep = bool(pick(0, 1))
+    x = image(pick, rng, low=1, high=3)
+    x = np.where(x < 0, x - 0.3, x + 0.3)  # a norm of one number has a kink at 0
+    return Example([x], {"axes": axes, "keep": keep}, lambda x: {"y": torch.linalg.vector_norm(x, 2, axes, keep)})
+
+
+def weight_norm(pick: Pick, rng: np.random.Generator) -> Example:
+    axis = pick(0, 2)
+    v = rng.standard_normal((pick(2, 3), pick(2, 3), pick(2, 3)))
+    g = rng.uniform(0.5, 2.0, tuple(size if a == axis else 1 for a, size in enumerate(v.shape)))
+    over = tuple(a for a in range(3) if a != axis)
+
+    def run(v: torch.Tensor, g: torch.Tensor) -> Tensors:
+        return {"y": g * v / v.norm(dim=over, keepdim=True)}
+
+    return Example([v, g], {"axis": axis}, run)
 
 
 def dropout(inverted: bool) -> Case:
@@ -594,11 +677,42 @@ CASES: dict[str, Case] = {
     "slice": slice_,
     "select": select,
     "expand": expand,
+    "stack": stack_,
+    "matmul": matmul,
+    "largest": largest,
+    "adaptive_max_pool": adaptive_max,
     "add": binary(torch.add),
     "subtract": binary(torch.sub),
     "multiply": binary(torch.mul),
     "divide": binary(torch.div, away=True),
     "power": power,
+    "exp": unary(torch.exp, smooth=True),
+    "log": positive(torch.log),
+    "log1p": positive(torch.log1p),
+    "expm1": unary(torch.expm1, smooth=True),
+    "sine": unary(torch.sin, smooth=True),
+    "cosine": unary(torch.cos, smooth=True),
+    "absolute": unary(torch.abs),
+    "negative": unary(torch.neg),
+    "erf": unary(torch.erf, smooth=True),
+    "clamp": unary(
+        torch.clamp,
+        (
+            {"low": -0.5, "high": 1.5, "torch": {"min": -0.5, "max": 1.5}},
+            {"high": 0.5, "torch": {"max": 0.5}},
+            {"low": 0.0, "torch": {"min": 0.0}},
+        ),
+    ),
+    "maximum": choice(torch.maximum),
+    "minimum": choice(torch.minimum),
+    "where": where,
+    "softsign": unary(F.softsign, smooth=True),
+    "log_sigmoid": unary(F.logsigmoid, smooth=True),
+    "mish": unary(F.mish, smooth=True),
+    "selu": unary(F.selu),
+    "prelu": prelu,
+    "euclidean_norm": euclidean_norm,
+    "weight_norm": weight_norm,
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,
     "group_norm": group_norm,

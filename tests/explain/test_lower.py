@@ -16,7 +16,7 @@ from pellucid.textbook import OPERATIONS
 
 @dataclass(frozen=True)
 class T:
-    """A random tensor of a shape, from −2 to 2 or from `low` to `high`; "fixed" has no gradient."""
+    """A random tensor of a shape, from −2 to 2 or from `low` to `high`; "fixed" has no gradient, "steps" ties."""
 
     shape: tuple[int, ...]
     kind: str = "float"
@@ -32,9 +32,11 @@ def made(rng: np.random.Generator, value: T) -> torch.Tensor:
     array: Any = rng.uniform(value.low, value.high, value.shape)
     if value.kind == "int":
         array = rng.integers(int(value.low), int(value.high), value.shape)
+    elif value.kind == "steps":
+        array = np.round(array)
     elif value.kind == "bool":
         array = array > 0
-    return torch.tensor(array).requires_grad_(value.kind == "float")
+    return torch.tensor(array).requires_grad_(value.kind in {"float", "steps"})
 
 
 class Pass:
@@ -255,6 +257,39 @@ KNOWN: list[tuple[str, list[Any]]] = [
     ("sum.default", [X4]),
     ("sum.dim_IntList", [X4, [0, 3]]),
     ("sum.dim_IntList", [X4, [0], True]),
+    *[(f"{name}.default", [X4]) for name in ("exp", "expm1", "sin", "cos", "abs", "neg", "erf", "mish", "selu")],
+    ("log_sigmoid.default", [X4]),
+    ("log.default", [t(2, 3, low=0.2)]),
+    ("log1p.default", [t(2, 3, low=0.2)]),
+    ("prelu.default", [X4, t(1, low=0.1)]),
+    ("prelu.default", [t(3, 4), t(4)]),
+    ("clamp.default", [X4, -1, 0.5]),
+    ("clamp.default", [X4, None, 1]),
+    ("clamp.default", [t(3, 4, kind="steps"), 0, 1]),
+    ("clamp_min.default", [t(3, 4, kind="steps"), 0]),
+    ("clamp_max.default", [X4, 0.3]),
+    ("maximum.default", [X4, t(6, 5)]),
+    ("maximum.default", [t(9, 4, kind="steps"), t(9, 4, kind="steps")]),
+    ("minimum.default", [X4, t(6, 5)]),
+    ("minimum.default", [t(9, 4, kind="steps"), t(9, 4, kind="steps")]),
+    ("where.self", [t(6, 5, kind="bool"), X4, t(5)]),
+    ("where.ScalarOther", [t(6, 5, kind="bool"), X4, 0]),
+    ("where.ScalarSelf", [t(6, 5, kind="bool"), 1.5, X4]),
+    ("matmul.default", [t(2, 1, 3, 4), t(5, 4, 2)]),
+    ("mm.default", [t(3, 4), t(4, 2)]),
+    ("bmm.default", [t(2, 3, 4), t(2, 4, 2)]),
+    ("stack.default", [[t(2, 3), t(2, 3), t(2, 3)], -1]),
+    ("stack.default", [[t(2, 3), t(2, 3)]]),
+    ("amax.default", [X4]),
+    ("amax.default", [t(5, 6, kind="steps"), [-1], True]),
+    ("max.dim", [X4, 1]),
+    ("max.dim", [t(5, 6, kind="steps"), -1, True]),
+    ("linalg_vector_norm.default", [X4, 2, [-1, 1], True]),
+    ("linalg_vector_norm.default", [X4]),
+    ("adaptive_max_pool2d.default", [X4, [4, 3]]),
+    ("_weight_norm.default", [t(3, 4, 2), t(3, 1, 1)]),
+    ("_weight_norm.default", [t(3, 4, 2), t(1, 1, 2), 2]),
+    ("_weight_norm_interface.default", [t(3, 4, 2), t(3, 1, 1)]),
 ]
 
 
@@ -332,6 +367,18 @@ BEYOND: list[tuple[str, list[Any]]] = [
     ("pad.default", [X4, [1, 1, 1, 1], "reflect"]),
     ("mean.dim", [X4, [1], False, torch.float64]),
     ("sum.default", [t(2, kind="bool")]),
+    ("prelu.default", [X4, t(4)]),
+    ("clamp.default", [t(2, kind="int", low=1, high=9), 2]),
+    ("maximum.default", [t(2, kind="int", low=1, high=9), t(2, kind="int", low=1, high=9)]),
+    ("where.self", [t(2, kind="bool"), t(2, kind="int"), t(2, kind="int")]),
+    ("matmul.default", [t(3, 4), t(4)]),
+    ("matmul.default", [t(4), t(4, 3)]),
+    ("amax.default", [t(2, kind="int", low=1, high=9)]),
+    ("max.dim", [t(2, kind="int", low=1, high=9), 0]),
+    ("linalg_vector_norm.default", [X4, 1]),
+    ("linalg_vector_norm.default", [X4, 2, [1], False, torch.float64]),
+    ("adaptive_max_pool2d.default", [t(4, 6, 5), [1, 1]]),
+    ("_weight_norm.default", [t(3, 4), t(), -1]),
     ("cumsum.default", [X4, 1]),
 ]
 

@@ -144,10 +144,10 @@ class Terms:
         return f"{' + '.join(products + more)} = {_short(result)}"
 
 
-def _short(number: float | str) -> str:
-    """Six digits; negative ones in brackets, so that they read well in a product. A setting may be a word."""
-    if isinstance(number, str):
-        return number
+def _short(number: float | str | None) -> str:
+    """Six digits; negative ones in brackets, so that they read well in a product. A setting may be a word, or none."""
+    if number is None or isinstance(number, str):
+        return str(number)
     return f"({number:.6g})" if number < 0 else f"{number:.6g}"
 
 

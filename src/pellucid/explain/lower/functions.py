@@ -79,6 +79,49 @@ def hard_tanh(call: Call) -> Lowered | None:
     return Lowered("hard_tanh", (call["self"],), {"low": low, "high": high}) if low < high else None
 
 
+def clamp(call: Call) -> Lowered | None:
+    """Held between limits that are plain numbers, or missing."""
+    low, high = call.get("min"), call.get("max")
+    if not is_float(call["self"]) or isinstance(low, Ref) or isinstance(high, Ref):
+        return None
+    limits = {name: None if limit is None else float(limit) for name, limit in (("low", low), ("high", high))}
+    return Lowered("clamp", (call["self"],), limits)
+
+
+def choice(op: str) -> Rule:
+    """The larger or the smaller of two tensors."""
+
+    def rule(call: Call) -> Lowered | None:
+        both = (call["self"], call["other"])
+        return Lowered(op, both, {}) if all(is_float(value) for value in both) else None
+
+    return rule
+
+
+def where(call: Call) -> Lowered | None:
+    """One of two, tensors or plain numbers, by a condition."""
+    if not any(is_float(call[name]) for name in ("self", "other")):
+        return None
+    return Lowered("where", (call["condition"], call["self"], call["other"]), {})
+
+
+def prelu(call: Call) -> Lowered | None:
+    """With one slope for all; one a channel does not broadcast from the last axis, unless that is the channels'."""
+    one = call.shape("weight") in {(), (1,)} or len(call.shape("self")) == 2
+    return Lowered("prelu", (call["self"], call["weight"]), {}) if one else None
+
+
+def matmul(second: str) -> Rule:
+    """A product of matrices, or of stacks of them; of vectors it is another operation."""
+
+    def rule(call: Call) -> Lowered | None:
+        if min(len(call.shape("self")), len(call.shape(second))) < 2 or not is_float(call["self"]):
+            return None
+        return Lowered("matmul", (call["self"], call[second]), {})
+
+    return rule
+
+
 def softmax(op: str) -> Rule:
     """Along one axis, in the tensor's own type."""
 
@@ -120,6 +163,30 @@ RULES: Rules = {
     "aten.leaky_relu.default": unary("leaky_relu", slope="negative_slope"),
     "aten.elu.default": elu,
     "aten.softplus.default": softplus,
+    "aten.exp.default": unary("exp"),
+    "aten.log.default": unary("log"),
+    "aten.log1p.default": unary("log1p"),
+    "aten.expm1.default": unary("expm1"),
+    "aten.sin.default": unary("sine"),
+    "aten.cos.default": unary("cosine"),
+    "aten.abs.default": unary("absolute"),
+    "aten.neg.default": unary("negative"),
+    "aten.erf.default": unary("erf"),
+    "aten.log_sigmoid.default": unary("log_sigmoid"),
+    "aten.mish.default": unary("mish"),
+    "aten.selu.default": unary("selu"),
+    "aten.prelu.default": prelu,
+    "aten.clamp.default": clamp,
+    "aten.clamp_min.default": clamp,
+    "aten.clamp_max.default": clamp,
+    "aten.maximum.default": choice("maximum"),
+    "aten.minimum.default": choice("minimum"),
+    "aten.where.self": where,
+    "aten.where.ScalarOther": where,
+    "aten.where.ScalarSelf": where,
+    "aten.matmul.default": matmul("other"),
+    "aten.mm.default": matmul("mat2"),
+    "aten.bmm.default": matmul("mat2"),
     "aten.softmax.int": softmax("softmax"),
     "aten._softmax.default": softmax("softmax"),
     "aten.log_softmax.int": softmax("log_softmax"),

@@ -105,6 +105,14 @@ def adaptive_average(call: Call) -> Lowered | None:
     return Lowered("adaptive_average_pool", (call["self"],), {"size": size}) if min(size) > 0 else None
 
 
+def adaptive_max(call: Call) -> Lowered | None:
+    """Maxima over bins, to a given size."""
+    size = list(repeated(call["output_size"], 2))
+    if len(call.shape("self")) != 4 or min(size) < 1:
+        return None
+    return Lowered("adaptive_max_pool", (call["self"],), {"size": size})
+
+
 # --- normalisation and dropout ------------------------------------------------------------------------------------
 
 
@@ -143,6 +151,14 @@ def instance_norm(call: Call) -> Lowered | None:
         return None
     settings = {"groups": call.shape("input")[1], "eps": float(call["eps"])}
     return Lowered("group_norm", (call["input"], call["weight"], call["bias"]), settings)
+
+
+def weight_norm(call: Call) -> Lowered | None:
+    """A weight as length and direction, a length for each place of one axis."""
+    shape, axis = call.shape("v"), call.axis("dim", of="v")
+    if call["dim"] < 0 or call.shape("g") != tuple(size if a == axis else 1 for a, size in enumerate(shape)):
+        return None  # −1 means one length for all
+    return Lowered("weight_norm", (call["v"], call["g"]), {"axis": axis})
 
 
 def dropout(call: Call) -> Lowered | None:
@@ -212,6 +228,9 @@ RULES: Rules = {
     "aten.avg_pool3d.default": average_pool("average_pool_3d", 3),
     "aten.adaptive_avg_pool2d.default": adaptive_average,
     "aten._adaptive_avg_pool2d.default": adaptive_average,
+    "aten.adaptive_max_pool2d.default": adaptive_max,
+    "aten._weight_norm.default": weight_norm,
+    "aten._weight_norm_interface.default": weight_norm,
     "aten.batch_norm.default": batch_norm(),
     "aten.native_batch_norm.default": batch_norm(),
     "aten._native_batch_norm_legit.default": batch_norm(),

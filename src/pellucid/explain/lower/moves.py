@@ -180,7 +180,44 @@ def reduced(average: bool) -> Rule:
     return rule
 
 
+def stack(call: Call) -> Lowered | None:
+    """Tensors side by side along a new axis."""
+    tensors = tuple(call["tensors"])
+    rank = len(tuple(call.shape_of(tensors[0]))) + 1
+    return Lowered("stack", tensors, {"axis": from_front(call["dim"], rank)})
+
+
+def largest(shared: bool) -> Rule:
+    """The largest along one axis, the first of equal ones taking the gradient; along several, all equal ones."""
+
+    def rule(call: Call) -> Lowered | None:
+        if not is_float(call["self"]):
+            return None
+        rank, asked = len(call.shape("self")), call.get("dim")
+        axes = [asked] if isinstance(asked, int) else list(asked or range(rank))
+        chosen = sorted(from_front(axis, rank) for axis in axes) if rank else []
+        settings = {"axes": chosen, "shared": shared, "keep": bool(call.get("keepdim", False))}
+        return Lowered("largest", (call["self"],), settings)
+
+    return rule
+
+
+def euclidean_norm(call: Call) -> Lowered | None:
+    """The length along axes; of other powers it is another norm."""
+    power = call["ord"]
+    if power != 2 or not keeps_type(call) or not is_float(call["self"]):
+        return None
+    rank, asked = len(call.shape("self")), call["dim"]
+    axes = [asked] if isinstance(asked, int) else list(asked or range(rank))
+    chosen = sorted(from_front(axis, rank) for axis in axes) if rank else []
+    return Lowered("euclidean_norm", (call["self"],), {"axes": chosen, "keep": bool(call["keepdim"])})
+
+
 RULES: Rules = {
+    "aten.stack.default": stack,
+    "aten.amax.default": largest(shared=True),
+    "aten.max.dim": largest(shared=False),
+    "aten.linalg_vector_norm.default": euclidean_norm,
     "aten.view.default": to_shape("size"),
     "aten._unsafe_view.default": to_shape("size"),
     "aten.reshape.default": to_shape("shape"),
