@@ -35,7 +35,7 @@ def model_of(net: str) -> nn.Module:
         draw = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
             if parameter.ndim == 1:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
     return model
 
 
@@ -101,7 +101,7 @@ def test_any_parameter_after_a_step_is_explained(rule: str, clip: dict[str, floa
     optimizer = MAKERS[rule](model.parameters())
     for _ in range(3):
         optimizer.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
+        functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     tape = record(model, images, label=labels, optimizer=optimizer, clip=clip)
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def test_any_parameter_after_a_step_is_explained(rule: str, clip: dict[str, floa
     if rule in {"adam", "momentum"}:
         # The real step, for comparison: the tape's is torch's own.
         optimizer.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
+        functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
         if clip and "norm" in clip:
             nn.utils.clip_grad_norm_(model.parameters(), clip["norm"])
         elif clip:
