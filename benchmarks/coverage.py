@@ -132,9 +132,25 @@ def recorded(network: Network, training: bool, kind: torch.dtype, seed: int) -> 
         parameter.grad = 0.01 * torch.randn_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
+    settled(model, network.image, kind)
     tape = record(model, images, labels, optimizer=optimizer, clip={"norm": 1.0}, training=training)
     forget(model)
     return tape
+
+
+@torch.no_grad()
+def settled(model: nn.Module, image: Shape, kind: torch.dtype) -> None:
+    """Running statistics that fit the weights: those of one random batch.
+
+    With those of a fresh network (0 and 1) the values of a deep one fade to nothing in evaluation mode.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()(torch.randn(4 * BATCH, *image).to(kind))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 # --- asking -------------------------------------------------------------------------------------------------------

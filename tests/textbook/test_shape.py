@@ -20,6 +20,15 @@ def test_a_number_of_the_border_has_no_terms() -> None:
     assert terms.numbers() == "the padding, 7.5 = 7.5"
 
 
+def test_a_mean_keeps_its_axes_or_not() -> None:
+    x, dy = np.arange(8.0).reshape(1, 2, 4), np.array([[4.0, 8.0]])
+    kept, gone = (shape.mean_forward(x, (2,), keep=keep) for keep in (True, False))
+    assert (kept[0].shape, gone[0].shape) == ((1, 2, 1), (1, 2))
+    assert shape.mean_backward(dy, gone[1])["x"].ravel().tolist() == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert shape.mean_terms((0, 1), x, (2,), keep=False).recompute() == 5.5
+    assert shape.mean_grad_terms((0, 1, 2), "x", dy, x, (2,), keep=False).recompute() == 2.0
+
+
 def test_refusals() -> None:
     x = np.zeros((2, 5))
     with pytest.raises(ValueError, match=r"x of shape \(2, 5\) does not split evenly into 2 parts on axis 1: 5 / 2"):

@@ -115,7 +115,7 @@ def permute_terms(index: Index, x: Array, axes: Any) -> Terms:
     order = _order(x, axes)
     index = check_index(index, tuple(x.shape[axis] for axis in order), "the output of permute")
     return _one(
-        "x", tuple(index[order.index(axis)] for axis in range(x.ndim)), x, f"y[i] = x[j], i_k = j_{list(order)}"
+        "x", tuple(index[order.index(axis)] for axis in range(x.ndim)), x, f"y[i] = x[j], i = j in order {list(order)}"
     )
 
 
