@@ -109,7 +109,7 @@ def _weights(mask_noij: Array, arrays: Sequence[Array | None]) -> Masks:
     found = {}
     for name, array in zip(("w", "b"), arrays[1:], strict=False):
         if array is not None:
-            found[name] = np.broadcast_to(used.reshape(-1, *(1,) * (array.ndim - 1)), array.shape).copy()
+            found[name] = np.broadcast_to(used.reshape(-1, *(1,) * (array.ndim - 1)), array.shape)
     return found
 
 
@@ -202,7 +202,7 @@ def _linear(mask: Array, arrays: Sequence[Array | None], _: Mapping[str, Any]) -
     assert w is not None
     used = _any(mask.reshape(-1, mask.shape[-1]), axis=0)
     found = {"x": np.broadcast_to(_any(mask, axis=-1, keepdims=True), x.shape).copy()}
-    found["w"] = np.broadcast_to(used[:, None], w.shape).copy()
+    found["w"] = np.broadcast_to(used[:, None], w.shape)
     return found if b is None else {**found, "b": used}
 
 

@@ -60,7 +60,7 @@ def _gates(inputs: Inputs, below: Array, before: Array | None) -> Array:
     logs = np.concatenate([below, _known(before, inputs.h_prev)], axis=1)
     w = np.concatenate([inputs.w_xh, inputs.w_hh], axis=1)
     biases = [np.abs(b.astype(np.float64)) for b in (inputs.b, inputs.b_hh) if b is not None]
-    return sums(w, np.sum(biases, axis=0) if biases else None, x.T, logs.T).T
+    return sums(w, np.sum(biases, axis=0) if biases else None, x, logs)
 
 
 def _rnn(step: KeptRnn, below: Array, before: Array | None) -> dict[str, Array]:

@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 
     from pellucid.explain.node import Array
 
-#: Numbers in the largest temporary array (32 MB).
+#: Numbers in the largest temporary array (32 MB), and in one that is used again and again (it stays in the cache).
 _ROOM = 4_000_000
-#: Outputs (places of an image) that are made together: their temporary arrays stay in the processor's cache.
-_BLOCK = 1024
-#: Up to so many columns are taken one by one.
-_FEW = 2
+_CACHED = 32_768
 
 
 def log(array: Array) -> Array:
@@ -41,38 +38,40 @@ def share_of(best: Array, total: Array) -> Array:
     return np.where((total > 0) & np.isfinite(total) & np.isfinite(best), found, -np.inf)
 
 
-def sums(w_od: Array, b_o: Array | None, x_dp: Array, logs_dp: Array) -> Array:
-    """Log of the best strength from each y_op = Σ_d w_od·x_dp + b_o; `logs_dp` is that from each x_dp."""
-    size = np.abs(x_dp.astype(np.float64))
-    ways = log(size) + logs_dp
-    top_p = ways.max(axis=0, initial=-np.inf)
+def sums(w_od: Array, b_o: Array | None, x_pd: Array, logs_pd: Array) -> Array:
+    """Log of the best strength from each y_po = Σ_d w_od·x_pd + b_o; `logs_pd` is that from each x_pd."""
+    size = np.abs(x_pd.astype(np.float64))
+    ways = log(size) + logs_pd
+    top_p = ways.max(axis=1, initial=-np.inf)
     top_p = np.where(np.isfinite(top_p), top_p, 0.0)
-    q_dp = np.exp(ways - top_p)
+    q_pd = np.exp(ways - top_p[:, None])
     rows = max(1, _ROOM // max(w_od.shape[1], 1))
-    parts = []
+    found = np.empty((len(x_pd), len(w_od)))
     for start in range(0, len(w_od), rows):
-        w = np.abs(w_od[start : start + rows].astype(np.float64))
-        total = w @ size
+        some = slice(start, start + rows)
+        w = np.abs(w_od[some].astype(np.float64))
+        total = size @ w.T
         if b_o is not None:
-            total += np.abs(b_o[start : start + rows].astype(np.float64))[:, None]
-        parts.append(share_of(log(_largest_products(w, q_dp)) + top_p, total))
-    return np.concatenate(parts) if parts else np.zeros((0, x_dp.shape[1]))
+            total += np.abs(b_o[some].astype(np.float64))
+        found[:, some] = share_of(log(_largest_products(w, q_pd)) + top_p[:, None], total)
+    return found
 
 
-def _largest_products(w_od: Array, q_dp: Array) -> Array:
-    """max_d w_od·q_dp, none of them negative."""
-    best = np.zeros((w_od.shape[0], q_dp.shape[1]))
-    used = np.flatnonzero(q_dp.any(axis=1))
-    if q_dp.shape[1] <= _FEW:
-        for p in range(q_dp.shape[1]):
-            on = np.flatnonzero(q_dp[:, p])
-            best[:, p] = (w_od[:, on] * q_dp[on, p]).max(axis=1, initial=0.0)
-        return best
-    columns = np.ascontiguousarray(w_od.T)
-    product = np.empty_like(best)
-    for d in used.tolist():
-        np.multiply(columns[d][:, None], q_dp[d], out=product)
-        np.maximum(best, product, out=best)
+def _largest_products(w_od: Array, q_pd: Array) -> Array:
+    """The largest w_od·q_pd over d, (P, O); none of them is negative."""
+    best = np.zeros((len(q_pd), len(w_od)))
+    few = max(1, _CACHED // max(w_od.shape[1], 1))
+    for start in range(0, len(q_pd), few):
+        q = q_pd[start : start + few]
+        # Behind a rectifier many channels are silent at all of these places.
+        used = np.flatnonzero(q.any(axis=0))
+        if not len(used):
+            continue
+        q, w = np.ascontiguousarray(q[:, used]), w_od[:, used]
+        product = np.empty_like(q)
+        for o in range(len(w)):
+            np.multiply(q, w[o], out=product)
+            product.max(axis=1, out=best[start : start + few, o])
     return best
 
 
@@ -86,12 +85,11 @@ def linear(arrays: Sequence[Array | None], logs: Sequence[Array | None], _: Mapp
         return out
     wanted = need.reshape(-1, need.shape[-1])
     rows, units = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
-    x_dp, logs_dp = x.reshape(-1, x.shape[-1])[rows].T, logs[0].reshape(-1, x.shape[-1])[rows].T
+    x_pd, logs_pd = x.reshape(-1, x.shape[-1])[rows], logs[0].reshape(-1, x.shape[-1])[rows]
     # Inputs that are 0 throughout (behind a rectifier, half of them) add nothing to any sum.
-    on = np.flatnonzero(x_dp.any(axis=1))
-    found = sums(w[np.ix_(units, on)], None if b is None else b[units], x_dp[on], logs_dp[on])
+    on = np.flatnonzero(x_pd.any(axis=0))
     flat = out.reshape(wanted.shape)
-    flat[np.ix_(rows, units)] = found.T
+    flat[np.ix_(rows, units)] = sums(w[np.ix_(units, on)], None if b is None else b[units], x_pd[:, on], logs_pd[:, on])
     return np.where(need, flat.reshape(need.shape), -np.inf)
 
 
@@ -111,15 +109,15 @@ def convolve(
     of_logs = windows(pad_planes(logs[0], place.pads, -np.inf), kernel, place.stride, place.dilation)
     n_all, i_all, j_all = np.nonzero(need.any(axis=1))
     filters = np.flatnonzero(need.any(axis=(0, 2, 3)))
-    room = _BLOCK if place.groups == 1 else max(1, _ROOM // w.size)
+    room = max(1, _ROOM // (w[0].size if place.groups == 1 else w.size))
     for start in range(0, len(n_all), room):
         n, i, j = n_all[start : start + room], i_all[start : start + room], j_all[start : start + room]
         x_pckl, logs_pckl = of_x[n, :, i, j], of_logs[n, :, i, j]
         if place.groups == 1:
             bias = None if b is None else b[filters]
-            flat = (len(n), -1)
-            found = sums(w[filters].reshape(len(filters), -1), bias, x_pckl.reshape(flat).T, logs_pckl.reshape(flat).T)
-            out[n[:, None], filters[None, :], i[:, None], j[:, None]] = found.T
+            w_od, flat = w[filters].reshape(len(filters), -1), (len(n), -1)
+            found = sums(w_od, bias, x_pckl.reshape(flat), logs_pckl.reshape(flat))
+            out[n[:, None], filters[None, :], i[:, None], j[:, None]] = found
         else:
             out[n, :, i, j] = _grouped(w, b, x_pckl, logs_pckl, place.groups)
     return np.where(need, out, -np.inf)
