@@ -34,7 +34,8 @@ def test_every_map_stands_in_its_place() -> None:
     for place in range(5):
         top, left = place // 2 * 4, place % 2 * 5
         assert (sheet[top : top + 3, left : left + 4] == colours(maps[place], extreme)).all()
-    assert (sheet[8:, 5:] == 221).all()
+    assert (sheet[3, :] == 221).all()
+    assert (sheet[8:, 5:] == 255).all()
 
 
 def test_one_scale_for_all_maps() -> None:

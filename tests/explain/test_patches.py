@@ -38,7 +38,7 @@ def test_a_convolution_is_patch_times_kernel(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(patch.value, x[1, patch.channel, 2:5, 6:8])
         np.testing.assert_array_equal(patch.coefficient, w[2, patch.channel])
         np.testing.assert_allclose(patch.contribution, x[1, patch.channel, 2:5, 6:8] * w[2, patch.channel], rtol=1e-6)
-        assert patch.factor == "w"
+        assert patch.factor == f"w[2,{patch.channel}]"
     whole = tape.why("y[1,2,1,3]")
     assert others(whole, made) == pytest.approx(float(b[2]), rel=1e-6)
     assert others(whole, made[:1]) + made[0].total == pytest.approx(whole.value)

@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("pellucid.app.train", "train a network on a folder of pictures, or on a data set by name"),
     "eval": ("pellucid.app.eval", "how good a trained network is on labelled pictures"),
     "predict": ("pellucid.app.predict", "what a trained network sees in picture files"),
+    "explain": ("pellucid.app.explain", "why a number in a trained network is what it is"),
     "verify": ("pellucid.app.verify", "whether a trained network still gives here what it gave when it was trained"),
 }
 

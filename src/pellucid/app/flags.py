@@ -72,6 +72,28 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """Why a number in a trained network is what it is, for one picture.
+
+    ADDRESS names the number: conv1[3,10,12], conv1.grad[3,10,12], conv1.weight.grad[3,0,1,1] or, after the optimiser's
+    step, conv1.weight.next[3,0,1,1].
+    Without one: the layers with their shapes, and the strongest chains of numbers from the answer down to the pixels.
+    """
+
+    run: Run
+    """A run folder, or a bundle."""
+    image: Annotated[str, tyro.conf.Positional]
+    """A picture file."""
+    address: Annotated[str, tyro.conf.Positional] = ""
+    """The number asked for."""
+    label: str = ""
+    """The class whose loss the gradients are of; the network's own answer unless given."""
+    html: str = ""
+    """Write a page here too: the layers, the number, its path, its gradient and a weight's next step."""
+    json: Json = False
+
+
+@dataclass(frozen=True)
 class Verify:
     """Decode the raw pictures that a bundle carries, and compare the logits with those recorded (exit code 4)."""
 
@@ -93,6 +115,8 @@ def read(command: str, arguments: Sequence[str]) -> Any:
             return _parse(Eval, arguments, command)
         case "predict":
             return _parse(Predict, arguments, command)
+        case "explain":
+            return _parse(Explain, arguments, command)
         case "verify":
             return _parse(Verify, arguments, command)
     raise AssertionError(command)

@@ -197,6 +197,17 @@ def attach(model: nn.Module, head: Head) -> nn.Module:
     return model
 
 
+def detach(model: nn.Module) -> Head | None:
+    """Put the network's own last layer back in the place of a head; returns the head, if there was one."""
+    for name, module in model.named_modules():
+        if isinstance(module, HeadLayer):
+            linear = nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
+            linear.weight, linear.bias = module.weight, module.bias
+            model.set_submodule(name, linear.train(module.training))
+            return module.head
+    return None
+
+
 def head_of(model: nn.Module) -> Head | None:
     """The head on top of a network, if it has one."""
     return next((module.head for module in model.modules() if isinstance(module, HeadLayer)), None)

@@ -86,7 +86,7 @@ class Recogniser:
         """An answer for each file, in order: a prediction, or the error that says why there is none."""
         files = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
         for start in range(0, len(files), BATCH):
-            shown: list[NDArray[np.uint8] | BadImage] = [self._read(file) for file in files[start : start + BATCH]]
+            shown: list[NDArray[np.uint8] | BadImage] = [self._try(file) for file in files[start : start + BATCH]]
             readable = [image for image in shown if not isinstance(image, BadImage)]
             rows: Iterator[NDArray[np.float64]] = iter(self.probabilities(np.stack(readable)) if readable else ())
             for file, image in zip(files[start : start + BATCH], shown, strict=True):
@@ -96,11 +96,16 @@ class Recogniser:
         """Class probabilities (N, classes) of pictures as `self.preprocess` gives them."""
         return softmax(infer(self.model, self.preprocess, pixels_nhwc))
 
-    def _read(self, file: str | os.PathLike[str]) -> NDArray[np.uint8] | BadImage:
+    def read(self, file: str | os.PathLike[str]) -> NDArray[np.uint8]:
+        """A picture file as the network sees it before normalisation: uint8 H×W×C. Raises BadImage, naming the file."""
         try:
             return self.preprocess.pixels(Path(file).read_bytes(), os.fspath(file))
         except OSError as error:
-            return unreadable(error, os.fspath(file))
+            raise unreadable(error, os.fspath(file)) from error
+
+    def _try(self, file: str | os.PathLike[str]) -> NDArray[np.uint8] | BadImage:
+        try:
+            return self.read(file)
         except BadImage as error:
             return error
 

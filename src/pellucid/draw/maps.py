@@ -46,9 +46,9 @@ def tiles(maps: NDArray[Any], columns: int | None = None, gap: int = 1) -> NDArr
     count, height, width = maps.shape
     columns = min(count, columns or math.ceil(math.sqrt(count * height / width)))
     rows = math.ceil(count / columns)
-    sheet = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.uint8)
-    sheet[:] = _GAP
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for place, pixels in enumerate(colours(maps)):
         top, left = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[top : top + height + gap, left : left + width + gap] = _GAP
         sheet[top : top + height, left : left + width] = pixels
     return sheet

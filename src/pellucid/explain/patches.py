@@ -6,11 +6,13 @@ gradient of such an operation is the same the other way round: a patch of the gr
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pellucid.explain.address import spelled
 from pellucid.explain.node import Array
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ class Patch:
 
     `rows` and `columns` are the positions in the array (apart by the dilation, where there is one); `value`,
     `coefficient` and `contribution` are (rows, columns). Where the window reaches beyond the border there are no terms
-    and no rows. `factor` is the address of the array of weights, "" where the coefficients are no weights.
+    and no rows. `factor` says which kernel of which array of weights ("conv1.weight[3,0]"), "" where the coefficients
+    are no weights.
     """
 
     array: str
@@ -103,7 +106,16 @@ def _of(part: Part) -> list[Patch]:
                 part.value[order].reshape(shape),
                 part.coefficient[order].reshape(shape),
                 part.contribution[order].reshape(shape),
-                part.factor,
+                _kernel(part, mine),
             )
         )
     return made
+
+
+def _kernel(part: Part, mine: Array) -> str:
+    """The address of the weights beside these terms: as many leading indices as they have in common."""
+    if not part.factor:
+        return ""
+    index = part.factor_index[mine]
+    common = list(itertools.takewhile(lambda axis: (index[:, axis] == index[0, axis]).all(), range(index.shape[1])))
+    return spelled(part.factor, index[0, common].tolist())

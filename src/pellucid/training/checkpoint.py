@@ -61,7 +61,7 @@ def load_checkpoint(folder: Path, training: Training) -> dict[str, Any] | None:
         training.step, training.seen = int(state["step"]), int(state["seen"])
         # The optimiser whose memory was saved is that of the step before; the next step may begin another.
         training.enter_stage(training.step - 1)
-        _load_optimizer(training, arrays, state["optimizer"])
+        load_optimizer(training.optimizer, arrays, state["optimizer"])
         training.loss_sum.copy_(_tensor(arrays["sums.loss"]))
         training.correct.copy_(_tensor(arrays["sums.correct"]))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -69,8 +69,9 @@ def load_checkpoint(folder: Path, training: Training) -> dict[str, Any] | None:
     return state
 
 
-def _load_optimizer(training: Training, arrays: dict[str, NDArray[Any]], scalars: dict[str, Any]) -> None:
-    whole = training.optimizer.state_dict()
+def load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, NDArray[Any]], scalars: dict[str, Any]) -> None:
+    """Give an optimiser the memory that a checkpoint holds, as arrays and scalars by parameter and name."""
+    whole = optimizer.state_dict()
     state: dict[int, dict[str, Any]] = {}
     for key, array in arrays.items():
         if key.startswith("optimizer."):
@@ -79,10 +80,10 @@ def _load_optimizer(training: Training, arrays: dict[str, NDArray[Any]], scalars
     for key, value in scalars.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    training.optimizer.load_state_dict({**whole, "state": state})
+    optimizer.load_state_dict({**whole, "state": state})
     # Moments in their parameters' own layout, as they were in the run that was never stopped: a mixed pair sends the
     # update down another kernel.
-    for parameter, values in training.optimizer.state.items():
+    for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)

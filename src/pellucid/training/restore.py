@@ -1,0 +1,82 @@
+"""The step that a finished run would take next: its loss, its optimiser with what that remembers, its clipping."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pellucid.errors import DataError
+from pellucid.files import read_lines, read_tensors, read_tensors_metadata
+from pellucid.recipe import Recipe, read_recipe
+from pellucid.training.checkpoint import LAST, load_optimizer
+from pellucid.training.losses import Loss, make_loss
+from pellucid.training.optimise import make_optimizer
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step is made with; `optimizer` is None where there is nothing to restore one from."""
+
+    optimizer: torch.optim.Optimizer | None = None
+    clip: Mapping[str, float] | None = None
+    """{"norm": limit} or {"value": limit}."""
+    loss: Loss | None = None
+    """The run's own loss, where it is another than plain cross-entropy."""
+    notes: list[str] = field(default_factory=list)
+
+
+def last_step(run: str | os.PathLike[str], model: nn.Module) -> Step:
+    """The step of a run, over `model`'s parameters: memory and learning rate as at its last step.
+
+    `model` is the run's network as its bundle has it, of the best epoch. A bundle alone has no optimiser: the notes
+    then say so. Raises DataError for a checkpoint that is damaged or of another network.
+    """
+    folder = Path(run)
+    checkpoint, rows = folder / "checkpoints" / LAST, folder / "metrics.jsonl"
+    if not checkpoint.is_file() or not rows.is_file():
+        return Step(notes=[f"{folder} has no checkpoint, so there is no optimiser to tell the next step of"])
+    recipe = read_recipe(folder / "recipe.json")
+    history = read_lines(rows)
+    if not history:
+        return Step(notes=[f"{folder} has no finished epoch, so there is no optimiser to tell the next step of"])
+    last = history[-1]
+    optimizer = _optimizer(checkpoint, model, recipe, int(last["step"]), int(last["epoch"]), float(last["lr"]))
+    rules = recipe.regularisation
+    clip = {"norm": rules.clip_norm, "value": rules.clip_value}
+    notes = [
+        f"the step is that of the run's last one (epoch {last['epoch']}, learning rate {last['lr']:.3g}), taken with "
+        "this picture alone"
+    ]
+    if rules.l1:
+        notes.append(f"--l1 {rules.l1:g}: training adds the slope of the L1 penalty to the gradient, and this does not")
+    if rules.clip_norm and rules.clip_value:
+        notes.append("training clips by value and then by norm; this clips by norm alone")
+    kept = [(name, limit) for name, limit in clip.items() if limit is not None][:1]
+    plain = recipe.optimisation.loss == "cross-entropy" and not rules.label_smoothing
+    loss = None if plain or recipe.optimisation.loss == "custom" else make_loss(recipe)
+    return Step(optimizer, dict(kept) or None, loss, notes)
+
+
+def _optimizer(
+    checkpoint: Path, model: nn.Module, recipe: Recipe, step: int, epoch: int, rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser whose memory the checkpoint holds."""
+    steps = (recipe.optimisation.epochs or epoch) * step // epoch
+    stages = recipe.optimisation.stages
+    stage = sum(step - 1 >= later.begins * steps for later in stages[1:])
+    optimizer = make_optimizer(model, stages[stage].optimizer, rate, recipe.regularisation.weight_decay)
+    arrays = read_tensors(checkpoint)
+    try:
+        load_optimizer(optimizer, arrays, json.loads(read_tensors_metadata(checkpoint)["state"])["optimizer"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{checkpoint}: not a checkpoint of this run ({error})") from error
+    moments = [(p, value) for p, state in optimizer.state.items() for value in state.values()]
+    if any(isinstance(value, torch.Tensor) and value.ndim and value.shape != p.shape for p, value in moments):
+        raise DataError(f"{checkpoint}: its optimiser's memory is of another network than the bundle's")
+    return optimizer
