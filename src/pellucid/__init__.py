@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pellucid import data, draw, nets
     from pellucid.bundle import Recogniser, evaluate, load, verify
     from pellucid.errors import PellucidError
+    from pellucid.explain.record import record
     from pellucid.recipe import Recipe
     from pellucid.training import Run, train
 
@@ -28,6 +29,7 @@ _HOMES = {
     "evaluate": "pellucid.bundle",
     "load": "pellucid.bundle",
     "nets": "pellucid.nets",
+    "record": "pellucid.explain.record",
     "train": "pellucid.training",
     "verify": "pellucid.bundle",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "evaluate",
     "load",
     "nets",
+    "record",
     "train",
     "verify",
 ]

@@ -19,6 +19,7 @@ PUBLIC = {
     "evaluate",
     "load",
     "nets",
+    "record",
     "train",
     "verify",
 }

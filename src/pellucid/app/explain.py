@@ -84,8 +84,7 @@ def ask(options: Explain) -> Asked:
     """
     recogniser, notes = _open(options.run)
     pixels_hwc = recogniser.read(options.image)
-    parameter = next(recogniser.model.parameters())
-    x_nchw = recogniser.preprocess.normalise(torch.from_numpy(pixels_hwc[None]), parameter.dtype)
+    x_nchw = recogniser.input(options.image)
     label = _label(recogniser, options.label, x_nchw)
     if not options.label:
         notes.append(

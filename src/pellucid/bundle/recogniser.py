@@ -103,6 +103,12 @@ class Recogniser:
         except OSError as error:
             raise unreadable(error, os.fspath(file)) from error
 
+    def input(self, file: str | os.PathLike[str]) -> torch.Tensor:
+        """A picture file as the network's input (1, C, H, W), in its parameters' type. Raises BadImage."""
+        parameter = next(self.model.parameters())
+        x_nhwc = torch.from_numpy(self.read(file)[None]).to(parameter.device)
+        return self.preprocess.normalise(x_nhwc, parameter.dtype)
+
     def _try(self, file: str | os.PathLike[str]) -> NDArray[np.uint8] | BadImage:
         try:
             return self.read(file)
