@@ -56,8 +56,15 @@ def same(a: Any, b: Any) -> None:
         assert a[name].tobytes() == b[name].tobytes()
 
 
+def listed(value: Any) -> Any:
+    """As JSON has it: tuples as lists."""
+    if isinstance(value, (list, tuple)):
+        return [listed(one) for one in value]
+    return {key: listed(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
 def assert_equal(ours: Tape, back: Tape) -> None:
-    assert back.nodes == ours.nodes
+    assert back.nodes == [replace(node, attributes=listed(node.attributes)) for node in ours.nodes]
     same(ours.values, back.values)
     same(ours.gradients, back.gradients)
     same(ours.after, back.after)
@@ -125,7 +132,7 @@ def test_numbers_that_json_does_not_have_survive(tmp_path: Path) -> None:
     tape.save(tmp_path / "a")
     back = Tape.load(tmp_path / "a")
     read = back.nodes[1].attributes
-    assert (read["low"], read["high"]) == (-math.inf, (math.inf, 1.0)), "lists come back as tuples"
+    assert (read["low"], read["high"]) == (-math.inf, [math.inf, 1.0])
     assert math.isnan(read["deep"]["nan"])
     assert (read["deep"]["none"], read["deep"]["yes"]) == (None, True)
     assert back.values["x"].tobytes() == x.tobytes()
@@ -228,7 +235,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "too many inputs": (put("@fc/inputs", ["image"] * 4), "does not fit its operation"),
     "a weight left out": (put("@fc/inputs", ["input", None, "fc.bias"]), "is a linear without its w"),
     "a given node that reads": (put("@fc.bias/inputs", ["fc.weight"]), "is given, and yet is computed"),
-    "a shape of text": (put("@fc/shape", "5"), "the shape of 'fc' is '5'"),
+    "a shape of text": (put("@fc/shape", "5"), "the shape of 'fc' are no list"),
     "a negative shape": (put("@fc/shape", [-5, 4]), "the shape of 'fc' is"),
     "a fractional shape": (put("@fc/shape", [5.0, 4]), "the shape of 'fc' is"),
     "another shape": (put("@fc/shape", [4, 5]), "'values/fc' has shape (5, 4), and its node (4, 5)"),

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.explain.engine import checked, spelled
+from tests.explain.engine import BOUND, checked, spelled
 from torch import nn
 from torch.nn import functional
 
 from pellucid import nets
+from pellucid.errors import VerificationError
 from pellucid.explain import Tape
 from pellucid.explain.record import record
 
@@ -67,6 +68,24 @@ def test_any_value_and_any_gradient_is_explained(net: str, training: bool) -> No
     gradients = {name: array for name, array in tape.gradients.items() if name != "loss"}
     for name, index in drawn(gradients, rng, 200):
         assert checked(tape, spelled(f"{name}.grad", index)).combine == "sum"
+
+
+def test_the_small_numbers_of_a_deep_lstm_are_explained_too() -> None:
+    """A unit near zero is rounded as its neighbours are: its own size is no measure of that."""
+    tape = record(
+        nets.build("lstm(units=96, layers=4)", 10, (1, 28, 28), seed=0), images_of("lenet5", 8)[..., :28, :28]
+    )
+    y, o, c = (tape.values[name].astype(float) for name in ("lstm", "lstm.3.o", "lstm.3.c"))
+    scale = 2 * np.abs(o * np.tanh(c))
+    judged = np.abs(y - o * np.tanh(c)) / scale
+    worst = np.argsort(-judged.ravel())[:40]
+    assert judged.ravel()[worst[0]] > BOUND, "there are such units"
+    for k in worst:
+        checked(tape, spelled("lstm", tuple(int(i) for i in np.unravel_index(k, y.shape))))
+    # A thousandth of a typical unit is still seen.
+    tape.values["lstm"] = tape.values["lstm"] + np.float32(np.abs(y).mean() / 1000)
+    with pytest.raises(VerificationError):
+        tape.why("lstm[0,20,5]")
 
 
 @pytest.mark.parametrize("net", ["lenet5", "lstm(units=16)"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.explain.address import Address, array_at, spelled
 from pellucid.explain.explanation import Explanation
 from pellucid.explain.node import Index, Node, number, operation_of
-from pellucid.explain.rules import arrays_of, gradients_of, names_of, no_rule, opened, output_of, sequences
+from pellucid.explain.rules import arrays_of, boundary, gradients_of, names_of, no_rule, opened, output_of, sequences
 from pellucid.textbook import Group, Terms
 from pellucid.textbook.terms import summed
 
@@ -32,7 +32,7 @@ def explained(tape: Tape, node: Node, index: Index) -> Explanation:
         operation = operation_of(node)
         if operation is None:
             raise no_rule(node, address)
-        reached.append((tape.node(node.first), _through(tape, node, output_of(node, operation[0]), index)))
+        reached.append((tape.node(node.first), _through(tape, node, output_of(node, operation[0]), index, inner=True)))
     for reader, positions in tape.consumers(node.name):
         reached += [(reader, terms) for terms in _from(tape, reader, positions, index, address)]
     made = _joined(reached)
@@ -57,8 +57,8 @@ def _from(tape: Tape, reader: Node, positions: list[int], index: Index, address:
     return [_through(tape, reader, names[position], index) for position in positions if names[position] not in constant]
 
 
-def _through(tape: Tape, node: Node, wrt: str, index: Index) -> Terms:
-    """The terms of ∂L/∂wrt[index] through one operation, under the tape's names."""
+def _through(tape: Tape, node: Node, wrt: str, index: Index, *, inner: bool = False) -> Terms:
+    """The terms of ∂L/∂wrt[index] through one operation, under the tape's names; `inner`: wrt is inside it."""
     known = operation_of(node)
     assert known is not None
     operation, settings = known
@@ -72,7 +72,8 @@ def _through(tape: Tape, node: Node, wrt: str, index: Index) -> Terms:
     dy = pulls[operation.outputs[0]] if len(operation.outputs) == 1 else pulls
     terms = operation.grad_terms(index, wrt, dy, *arrays_of(tape, node), **made)
     names = names_of(tape, node, operation, terms)
-    return replace(terms, groups=tuple(_renamed(group, names) for group in terms.groups))
+    extra = 0.0 if inner else boundary(tape, node, operation, terms, names)
+    return replace(terms, groups=tuple(_renamed(group, names) for group in terms.groups), scale=terms.scale + extra)
 
 
 def _renamed(group: Group, names: dict[str, str]) -> Group:

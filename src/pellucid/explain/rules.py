@@ -105,6 +105,33 @@ def sequences(tape: Tape, arrays: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
+def boundary(tape: Tape, node: Node, operation: Operation, terms: Terms, names: Mapping[str, str]) -> float:
+    """What is added to the scale where an interior that was computed beside the pass explains a number of the engine's.
+
+    The two were rounded on different ways through all the steps, and a unit is made from all units of the step before:
+    its rounding is that of a typical unit, however small it is itself. So each term's share grows by what it would be
+    for the mean |value| over the units beside it, and likewise for its factor.
+    """
+    if operation.name not in _CELLS:
+        return 0.0
+    arguments = set(operation.argument_names(len(node.inputs)))
+    extra = 0.0
+    for group in terms.groups:
+        for part in (group, group.factor):
+            if part is None or part.source.removesuffix(".grad") in {*arguments, *operation.outputs}:
+                continue
+            array = _array(tape, names[part.source])
+            beside = np.abs(part.value) if array is None else np.abs(array[tuple(part.index.T[:-1])]).mean(axis=-1)
+            extra += float((np.abs(part.coefficient) * beside).sum())
+    return extra
+
+
+def _array(tape: Tape, address: str) -> Array | None:
+    """The array at an address without an index; None where the tape has none."""
+    name = address.removesuffix(".grad")
+    return tape.values.get(address) if name == address else tape.gradients.get(name)
+
+
 def opened(tape: Tape, node: Node, operation: Operation) -> Opened | None:
     """The interior of a recurrent operation from the values and gradients on the tape; None where it has none.
 
@@ -150,9 +177,10 @@ def _steps(
     for state in states:
         start = named[f"{state}0"]
         before[state] = np.zeros_like(h[:, 0]) if start is None else start[layer]
+    own = {name.removeprefix(f"{layer}."): array for name, array in inside.items() if name.startswith(f"{layer}.")}
     for t in range(h.shape[1]):
         inputs = Inputs(below[:, t], before["h"], *weights)  # type: ignore[arg-type]
-        now = {name.partition(".")[2]: array[:, t] for name, array in inside.items() if name.startswith(f"{layer}.")}
+        now = {name: array[:, t] for name, array in own.items()}
         if "c" in states:
             i, f, g, o, c = (now[name] for name in ("i", "f", "g", "o", "c"))
             steps.append(KeptLstm(inputs, before["c"], i, f, g, o, c, np.tanh(c)))

@@ -147,9 +147,9 @@ def _plain(path: Path, place: str, value: Any) -> Any:
 
 
 def _restored(value: Any) -> Any:
-    """A value from JSON: lists as tuples, and the floats that JSON does not have."""
+    """A value from JSON, with the floats that JSON does not have."""
     if isinstance(value, list):
-        return tuple(_restored(one) for one in value)
+        return [_restored(one) for one in value]
     if isinstance(value, dict):
         if set(value) == {_FLOAT} and value[_FLOAT] in _FLOATS:
             return _FLOATS[value[_FLOAT]]

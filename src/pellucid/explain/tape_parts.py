@@ -67,7 +67,7 @@ def _strangers(names: Any, known: Any) -> str:
 
 
 def _texts(value: Any, what: str) -> tuple[str, ...]:
-    _need(isinstance(value, tuple) and all(isinstance(one, str) for one in value), f"its {what} are not texts")
+    _need(isinstance(value, list) and all(isinstance(one, str) for one in value), f"its {what} are not texts")
     return tuple(value)
 
 
@@ -82,16 +82,19 @@ def _taken(left: dict[str, Array], key: str, shape: tuple[int, ...], kinds: str)
 
 
 def _nodes(entries: Any) -> list[Node]:
-    _need(isinstance(entries, tuple) and len(entries) > 0, "it has no list of nodes")
+    _need(isinstance(entries, list) and len(entries) > 0, "it has no list of nodes")
     nodes: list[Node] = []
     seen: dict[str, Node] = {}
     for entry in entries:
         _need(isinstance(entry, dict) and set(entry) == _WORDS, f"a node should have {', '.join(sorted(_WORDS))}")
         for word in ("name", "op", "module", "source"):
             _need(isinstance(entry[word], str), f"the {word} of a node is {entry[word]!r:.60}, no text")
-        node = Node(**entry)
+        for word in ("inputs", "shape"):
+            _need(isinstance(entry[word], list), f"the {word} of {entry['name']!r:.80} are no list")
+        node = Node(**{**entry, "inputs": tuple(entry["inputs"]), "shape": tuple(entry["shape"])})
         _need(node.name != "" and node.name not in seen, f"two nodes are named {node.name!r:.80}, or one has no name")
-        _need(_is_shape(entry["shape"]), f"the shape of {node.name!r:.80} is {node.shape!r:.60}")
+        whole = all(type(size) is int and size >= 0 for size in entry["shape"])
+        _need(whole, f"the shape of {node.name!r:.80} is {node.shape!r:.60}")
         _need(isinstance(entry["attributes"], dict), f"the attributes of {node.name!r:.80} are no object")
         _check_inputs(node, seen)
         _check_attributes(node, seen)
@@ -102,8 +105,7 @@ def _nodes(entries: Any) -> list[Node]:
 
 def _check_inputs(node: Node, seen: Mapping[str, Node]) -> None:
     """Inputs are nodes before this one, as many as the operation takes, and none that it needs is left out."""
-    inputs: Any = node.inputs
-    _need(isinstance(inputs, tuple), f"the inputs of {node.name!r:.80} are no list")
+    inputs: tuple[Any, ...] = node.inputs
     for name in inputs:
         there = name is None or (isinstance(name, str) and name in seen)
         _need(there, f"{node.name!r:.80} reads {name!r:.80}, which is no node before it")
@@ -202,14 +204,10 @@ def _pixels(entry: Any, made: Mapping[str, Any], known: Mapping[str, Node], left
     _need(values.dtype == np.uint8 and len(shape) == 4, f"its pixels are {values.dtype} of shape {shape}")
     for word in ("mean", "std"):
         numbers = entry[word]
-        good = isinstance(numbers, tuple) and len(numbers) == shape[1] and all(_is_number(n) for n in numbers)
+        good = isinstance(numbers, list) and len(numbers) == shape[1] and all(_is_number(n) for n in numbers)
         _need(good and all(math.isfinite(n) for n in numbers), f"its {word} is not one number a channel")
     _need(all(n > 0 for n in entry["std"]), "its std is not above 0")
     return Pixels(values, tuple(map(float, entry["mean"])), tuple(map(float, entry["std"])))
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, tuple) and all(type(size) is int and size >= 0 for size in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pellucid.explain import gradient, update
 from pellucid.explain.address import Address, array_at, find, spelled
 from pellucid.explain.explanation import Explanation
 from pellucid.explain.node import LEAVES, Index, Node, number, operation_of
-from pellucid.explain.rules import arrays_of, names_of, no_rule, opened, output_of, sequences
+from pellucid.explain.rules import arrays_of, boundary, names_of, no_rule, opened, output_of, sequences
 from pellucid.textbook import Group, Terms
 
 if TYPE_CHECKING:
@@ -123,9 +124,11 @@ def _computed(tape: Tape, node: Node, index: Index) -> Explanation:
         made["kept"] = inside.kept
     terms = operation.terms(index, *arrays_of(tape, node), **made)
     details: tuple[str, ...] = ()
+    names = names_of(tape, node, operation, terms)
     if node.attributes.get("recomputed"):
         details = ("recomputed beside the pass: the engine keeps no such value",)
-    names = names_of(tape, node, operation, terms)
+    else:
+        terms = replace(terms, scale=terms.scale + boundary(tape, node, operation, terms, names))
     return Explanation(
         spelled(node.name, index),
         operation.name,
