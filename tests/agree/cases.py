@@ -306,6 +306,18 @@ def expand(pick: Pick, rng: np.random.Generator) -> Example:
     return Example([rng.standard_normal(shape)], {"shape": wide}, lambda x: {"y": x.expand(wide)})
 
 
+def take(pick: Pick, rng: np.random.Generator) -> Example:
+    shape = (pick(1, 3), pick(1, 3), pick(1, 3))
+    places = [None if pick(0, 3) == 0 else rng.integers(0, size, pick(1, 5)).tolist() for size in shape]
+
+    def run(x: torch.Tensor) -> Tensors:
+        for axis, taken in enumerate(places):
+            x = x if taken is None else x.index_select(axis, torch.tensor(taken))
+        return {"y": x.clone()}
+
+    return Example([rng.standard_normal(shape)], {"places": places}, run)
+
+
 def stack_(pick: Pick, rng: np.random.Generator) -> Example:
     shape, axis = (pick(1, 3), pick(1, 3)), pick(0, 2)
     arrays: list[Array | None] = [rng.standard_normal(shape) for _ in range(pick(1, 3))]
@@ -402,8 +414,10 @@ def where(pick: Pick, rng: np.random.Generator) -> Example:
 
 
 def prelu(pick: Pick, rng: np.random.Generator) -> Example:
-    x, slope = apart(rng, (pick(1, 3), pick(1, 4))), np.array([rng.uniform(-0.5, 0.9)])
-    return Example([x, slope], {}, lambda x, slope: {"y": F.prelu(x, slope)})
+    shape = [(pick(1, 4),), (pick(1, 3), pick(2, 3)), (2, pick(2, 3), pick(1, 2), 2)][pick(0, 2)]
+    each = len(shape) > 1 and bool(pick(0, 1))
+    x, a = apart(rng, shape), rng.uniform(-0.5, 0.9, shape[1] if each else 1)
+    return Example([x, a], {}, lambda x, a: {"y": F.prelu(x, a)})
 
 
 def euclidean_norm(pick: Pick, rng: np.random.Generator) -> Example:
@@ -677,6 +691,7 @@ CASES: dict[str, Case] = {
     "slice": slice_,
     "select": select,
     "expand": expand,
+    "take": take,
     "stack": stack_,
     "matmul": matmul,
     "largest": largest,

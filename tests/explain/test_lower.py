@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.explain.lower import PASS_THROUGH, Lowered, Ref, functions, layers, lower, lower_part, moves
+from pellucid.explain.lower import PASS_THROUGH, Lowered, Ref, functions, layers, lower, lower_part, moves, taken
 from pellucid.textbook import OPERATIONS
 
 
@@ -263,6 +263,7 @@ KNOWN: list[tuple[str, list[Any]]] = [
     ("log1p.default", [t(2, 3, low=0.2)]),
     ("prelu.default", [X4, t(1, low=0.1)]),
     ("prelu.default", [t(3, 4), t(4)]),
+    ("prelu.default", [X4, t(4)]),
     ("clamp.default", [X4, -1, 0.5]),
     ("clamp.default", [X4, None, 1]),
     ("clamp.default", [t(3, 4, kind="steps"), 0, 1]),
@@ -287,6 +288,24 @@ KNOWN: list[tuple[str, list[Any]]] = [
     ("linalg_vector_norm.default", [X4, 2, [-1, 1], True]),
     ("linalg_vector_norm.default", [X4]),
     ("adaptive_max_pool2d.default", [X4, [4, 3]]),
+    ("detach.default", [X4]),
+    ("copy.default", [t(2, 3, 5, kind="fixed"), t(5, kind="fixed")]),
+    ("pad.default", [X4, [-1, 0, -2, -1]]),
+    ("pad.default", [X4, [2, 1, 0, 3], "reflect"]),
+    ("pad.default", [X4, [2, 1, 0, 3], "replicate"]),
+    ("pad.default", [X4, [2, 1, 0, 3], "circular"]),
+    ("reflection_pad2d.default", [X4, [2, 1, 0, 3]]),
+    ("replication_pad2d.default", [X4, [2, 1, 0, 8]]),
+    ("flip.default", [X4, [-1, 1]]),
+    ("roll.default", [X4, [2, -1], [1, -1]]),
+    ("repeat.default", [X4, [1, 2, 1, 3]]),
+    ("tile.default", [X4, [2, 1]]),
+    ("repeat_interleave.self_int", [X4, 3, -1]),
+    ("channel_shuffle.default", [t(2, 6, 3, 3), 2]),
+    ("upsample_nearest2d.vec", [X4, None, [2.0, 3.0]]),
+    ("upsample_nearest2d.vec", [X4, None, [1.7, 0.6]]),
+    ("upsample_nearest2d.vec", [X4, [41, 4], None]),
+    ("upsample_nearest2d.default", [X4, [6, 13]]),
     ("_weight_norm.default", [t(3, 4, 2), t(3, 1, 1)]),
     ("_weight_norm.default", [t(3, 4, 2), t(1, 1, 2), 2]),
     ("_weight_norm_interface.default", [t(3, 4, 2), t(3, 1, 1)]),
@@ -307,10 +326,11 @@ def test_the_textbook_call_is_the_engines(name: str, given: list[Any]) -> None:
 
 
 def test_every_rule_is_tried() -> None:
-    tables: set[str] = set(layers.RULES) | set(functions.RULES) | set(moves.RULES)
+    every = [*layers.RULES, *functions.RULES, *moves.RULES, *taken.RULES]
+    tables = set(every)
     # These two draw their mask, which has a test of its own.
     assert {f"aten.{name}" for name, _ in KNOWN} == tables - {"aten.native_dropout.default", DROPPED_WHOLE}
-    assert len(tables) == len(layers.RULES) + len(functions.RULES) + len(moves.RULES), "one rule an operation"
+    assert len(tables) == len(every), "one rule an operation"
 
 
 DROPPED_WHOLE = "aten.feature_dropout.default"
@@ -363,11 +383,13 @@ BEYOND: list[tuple[str, list[Any]]] = [
     ("type_as.default", [X4, t(1, kind="int")]),
     ("narrow.default", [X4, 1, t(kind="int", low=0, high=1), 2]),
     ("cat.default", [[t(0), t(2, 3)], 0]),
-    ("pad.default", [X4, [-1, 2]]),
-    ("pad.default", [X4, [1, 1, 1, 1], "reflect"]),
+    ("pad.default", [X4, [-1, 2]]),  # cuts here and adds there
+    ("roll.default", [X4, [1], []]),
+    ("repeat.default", [t(2, 3), [2, 1, 1]]),
+    ("repeat_interleave.self_int", [t(2, 3), 2]),
+    ("copy.default", [t(2, 3), t(3, kind="int")]),
     ("mean.dim", [X4, [1], False, torch.float64]),
     ("sum.default", [t(2, kind="bool")]),
-    ("prelu.default", [X4, t(4)]),
     ("clamp.default", [t(2, kind="int", low=1, high=9), 2]),
     ("maximum.default", [t(2, kind="int", low=1, high=9), t(2, kind="int", low=1, high=9)]),
     ("where.self", [t(2, kind="bool"), t(2, kind="int"), t(2, kind="int")]),

@@ -38,7 +38,6 @@ def test_nothing_is_empty() -> None:
     assert rearrange.slice_forward(np.zeros(3), 0, 2, 2)[0].shape == (0,)
     assert rearrange.reshape_forward(np.array(3.0), (1, 1))[0].tolist() == [[3.0]]
     assert rearrange.reshape_terms((), np.array([[3.0]]), ()).recompute() == 3.0
-    assert rearrange.stack_forward(np.array(1.0), np.array(2.0))[0].tolist() == [1.0, 2.0]
 
 
 def test_refusals() -> None:
@@ -59,11 +58,5 @@ def test_refusals() -> None:
         rearrange.expand_forward(x, (2, 6))
     with pytest.raises(ValueError, match=r"does not expand to \(5,\)"):
         rearrange.expand_forward(x, (5,))
-    with pytest.raises(ValueError, match=r"shapes \(2, 5\), \(5,\) do not fit: all must be equal to stack"):
-        rearrange.stack_forward(x, x[0])
-    with pytest.raises(ValueError, match=r"axis is 3, but arrays of shape \(2, 5\) stack along 0 to 2"):
-        rearrange.stack_forward(x, x, axis=3)
-    with pytest.raises(ValueError, match="stack whose gradient is asked for is 'x2', which is none of x0, x1"):
-        rearrange.stack_grad_terms((0, 0), "x2", x, x, x)
     with pytest.raises(ValueError, match="the argument whose gradient is asked for is 'y', which is none of x"):
         rearrange.identity_grad_terms((0, 0), "y", x, x)

@@ -20,6 +20,10 @@ def test_a_number_of_the_border_has_no_terms() -> None:
     assert terms.numbers() == "the padding, 7.5 = 7.5"
 
 
+def test_stacking_numbers_makes_a_row() -> None:
+    assert shape.stack_forward(np.array(1.0), np.array(2.0))[0].tolist() == [1.0, 2.0]
+
+
 def test_a_mean_keeps_its_axes_or_not() -> None:
     x, dy = np.arange(8.0).reshape(1, 2, 4), np.array([[4.0, 8.0]])
     kept, gone = (shape.mean_forward(x, (2,), keep=keep) for keep in (True, False))
@@ -43,3 +47,9 @@ def test_refusals() -> None:
         shape.padding_forward(x, ((-1, 0),))
     with pytest.raises(ValueError, match=r"axes are \(0, 0\), but x of shape \(2, 5\) has axes 0 to 1, each once"):
         shape.mean_forward(x, (0, 0))
+    with pytest.raises(ValueError, match=r"shapes \(2, 5\), \(5,\) do not fit: all must be equal to stack"):
+        shape.stack_forward(x, x[0])
+    with pytest.raises(ValueError, match=r"axis is 3, but arrays of shape \(2, 5\) stack along 0 to 2"):
+        shape.stack_forward(x, x, axis=3)
+    with pytest.raises(ValueError, match="stack whose gradient is asked for is 'x2', which is none of x0, x1"):
+        shape.stack_grad_terms((0, 0), "x2", x, x, x)

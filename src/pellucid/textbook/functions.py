@@ -16,13 +16,12 @@ And of two arrays, broadcast against each other:
 
 - the larger, the smaller: 1 for the one chosen, 0 for the other; equal ones share, 1/2 each.
 - where: the first where the condition holds, else the second; each has slope 1 where it was taken.
-- PReLU, x above 0 and a·x below: for x as a leaky ReLU's, for the learnt a it is min(x, 0).
 
 >>> y, kept = MAXIMUM.forward(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
 >>> y.tolist(), MAXIMUM.backward(np.ones(3), kept)["a"].tolist()
 ([2.0, 2.0, 3.0], [0.0, 0.5, 1.0])
 
-Sources: Klambauer et al. 2017 (SELU); Misra 2019 (mish); He et al. 2015 (PReLU).
+Sources: Klambauer et al. 2017 (SELU); Misra 2019 (mish).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from scipy.special import erf
 
 from pellucid.textbook.activation import sigmoid, softplus
 from pellucid.textbook.elementwise import Elementwise
-from pellucid.textbook.operation import CONSTANT, PARAMETER, Argument, Attribute
+from pellucid.textbook.operation import CONSTANT, Argument, Attribute
 from pellucid.textbook.terms import Array
 
 Slopes = tuple[Array | None, ...]
@@ -156,16 +155,6 @@ def where_slopes(condition: Array, a: Array, b: Array) -> Slopes:
     return None, taken, 1 - taken
 
 
-def prelu(x: Array, slope: Array) -> Array:
-    """The value x above 0, slope·x below."""
-    return np.where(x > 0, x, slope * x)
-
-
-def prelu_slopes(x: Array, slope: Array) -> Slopes:
-    """For x 1 above 0, else the learnt slope; for the slope min(x, 0)."""
-    return np.where(x > 0, 1.0, slope), np.minimum(x, 0)
-
-
 def _size(x: Array) -> Array:
     """|x|, where y is x times something made by adding to 1."""
     return np.asarray(np.abs(x))
@@ -200,14 +189,6 @@ WHERE = Elementwise(
     "{a} if {condition}, else {b}",
     (Argument("condition", "*", "not 0 where a is taken", CONSTANT), *A_B),
 )
-PRELU = Elementwise(
-    "prelu",
-    prelu,
-    prelu_slopes,
-    "{x} if {x} > 0, else {slope}·{x}",
-    (Argument("x", "*", "any array"), Argument("slope", "*", "learnt, below 0; broadcasts with x", PARAMETER)),
-)
-
 OPERATIONS = (
     EXP.operation("arithmetic", "e to the power of every number"),
     LOG.operation("arithmetic", "the natural logarithm"),
@@ -226,5 +207,4 @@ OPERATIONS = (
     LOG_SIGMOID.operation("activation", "the logarithm of the sigmoid"),
     MISH.operation("activation", "x weighted by the tanh of its softplus"),
     SELU.operation("activation", "the ELU that keeps mean 0 and variance 1"),
-    PRELU.operation("activation", "a leaky rectifier with a learnt slope"),
 )

@@ -1,4 +1,4 @@
-r"""The same numbers in another place: reshape, permute, slice, select, expand, stack.
+r"""The same numbers in another place: reshape, permute, slice, select, expand.
 
 None of them computes. Every output is one input number, so the slope is 1, and backward is the move undone:
 
@@ -9,7 +9,6 @@ None of them computes. Every output is one input number, so the slope is 1, and 
   gradient to its place, and 0 to what was not taken.
 - **expand** repeats a number along axes of size 1 (or new ones in front): broadcasting, written out. One number is then
   many outputs, and its gradient the sum of theirs.
-- **stack** lays arrays of one shape side by side along a new axis; back: each takes its own part.
 
 >>> x = np.arange(6.0).reshape(2, 3)
 >>> reshape_forward(x, (3, 2))[0].tolist(), permute_forward(x, (1, 0))[0].tolist()
@@ -31,7 +30,6 @@ import numpy as np
 
 from pellucid.textbook.arrays import unbroadcast
 from pellucid.textbook.operation import Argument, Attribute, Operation
-from pellucid.textbook.shape import array_names
 from pellucid.textbook.terms import Array, Index, Terms, check_index, grid, plain, row, summed, unknown
 
 # --- identity -----------------------------------------------------------------------------------------------------
@@ -257,51 +255,6 @@ def _wider(x: Array, shape: Any) -> tuple[int, ...]:
     return wide
 
 
-# --- stack --------------------------------------------------------------------------------------------------------
-
-
-def stack_forward(*arrays: Array, axis: int = 0) -> tuple[Array, int]:
-    """The arrays side by side along a new axis; keeps which."""
-    _stacked(arrays, axis)
-    return np.stack(arrays, axis=axis), axis
-
-
-def stack_backward(dy: Array, kept: int) -> dict[str, Array]:
-    """Each array takes its own part of the gradient."""
-    parts = [dy.take(place, axis=kept) for place in range(dy.shape[kept])]
-    return dict(zip(array_names(len(parts)), parts, strict=True))
-
-
-def stack_terms(index: Index, *arrays: Array, axis: int = 0) -> Terms:
-    """One number of one of the arrays."""
-    index = check_index(index, _stacked(arrays, axis), "the output of stack")
-    which = index[axis]
-    return _one(f"x{which}", (*index[:axis], *index[axis + 1 :]), arrays[which], f"y[i] = x{which}[i without i_{axis}]")
-
-
-def stack_grad_terms(index: Index, wrt: str, dy: Array, *arrays: Array, axis: int = 0) -> Terms:
-    """The one output that is this number."""
-    names = array_names(len(arrays))
-    if wrt not in names:
-        raise unknown(wrt, list(names), "the argument of stack whose gradient is asked for")
-    _stacked(arrays, axis)
-    which = names.index(wrt)
-    index = check_index(index, arrays[which].shape, f"{wrt}.grad")
-    return _one(
-        "y.grad", (*index[:axis], which, *index[axis:]), dy, f"{wrt}.grad[i] = y.grad at {which} on axis {axis}"
-    )
-
-
-def _stacked(arrays: tuple[Array, ...], axis: int) -> tuple[int, ...]:
-    shapes = {array.shape for array in arrays}
-    if len(shapes) != 1:
-        raise ValueError(f"shapes {', '.join(map(str, sorted(shapes)))} do not fit: all must be equal to stack")
-    (shape,) = shapes
-    if not 0 <= axis <= len(shape):
-        raise ValueError(f"axis is {axis}, but arrays of shape {shape} stack along 0 to {len(shape)}")
-    return (*shape[:axis], len(arrays), *shape[axis:])
-
-
 # --- shared -------------------------------------------------------------------------------------------------------
 
 
@@ -390,17 +343,5 @@ OPERATIONS = (
         expand_terms,
         expand_grad_terms,
         (SHAPE,),
-    ),
-    Operation(
-        "stack",
-        "shape",
-        "arrays side by side along a new axis",
-        (Argument("x0", "*", "the first of any number of arrays of one shape"),),
-        stack_forward,
-        stack_backward,
-        stack_terms,
-        stack_grad_terms,
-        (Attribute("axis", 0, "the new axis"),),
-        names=array_names,
     ),
 )

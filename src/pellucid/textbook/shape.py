@@ -1,8 +1,9 @@
-r"""Moving numbers without changing them: flatten, pad, concatenate, split; and adding them up: sum and mean.
+r"""Moving numbers without changing them: flatten, pad, concatenate, stack, split; and adding up: sum and mean.
 
-Flattening, padding, concatenating and splitting copy: every output is one input number (or the padding), so the slope
-is 1, and backward puts each gradient back where its number came from. An inception block is branches concatenated
-along the channels. A sum over axes gives each of its numbers the whole gradient; a mean of m numbers, 1/m of it.
+Flattening, padding, concatenating, stacking (side by side, along a new axis) and splitting copy: every output is one
+input number (or the padding), so the slope is 1, and backward puts each gradient back where its number came from. An
+inception block is branches concatenated along the channels. A sum over axes gives each of its numbers the whole
+gradient; a mean of m numbers, 1/m of it.
 
 >>> x = np.array([[[1.0, 2.0], [3.0, 4.0]]])
 >>> flatten_forward(x)[0].tolist(), padding_forward(x, ((0, 0), (1, 0)))[0][0].tolist()
@@ -194,6 +195,53 @@ def split(x: Array, parts: int, axis: int = 1) -> list[Array]:
     return np.split(x, parts, axis=axis)
 
 
+# --- stack --------------------------------------------------------------------------------------------------------
+
+
+def stack_forward(*arrays: Array, axis: int = 0) -> tuple[Array, int]:
+    """The arrays side by side along a new axis; keeps which."""
+    _stacked(arrays, axis)
+    return np.stack(arrays, axis=axis), axis
+
+
+def stack_backward(dy: Array, kept: int) -> dict[str, Array]:
+    """Each array takes its own part of the gradient."""
+    parts = [dy.take(place, axis=kept) for place in range(dy.shape[kept])]
+    return dict(zip(array_names(len(parts)), parts, strict=True))
+
+
+def stack_terms(index: Index, *arrays: Array, axis: int = 0) -> Terms:
+    """One number of one of the arrays."""
+    index = check_index(index, _stacked(arrays, axis), "the output of stack")
+    which = index[axis]
+    return summed(
+        [plain(f"x{which}", row((*index[:axis], *index[axis + 1 :])), arrays[which])],
+        f"y[i] = x{which}[i without i_{axis}]",
+    )
+
+
+def stack_grad_terms(index: Index, wrt: str, dy: Array, *arrays: Array, axis: int = 0) -> Terms:
+    """The one output that is this number."""
+    names = array_names(len(arrays))
+    if wrt not in names:
+        raise unknown(wrt, list(names), "the argument of stack whose gradient is asked for")
+    _stacked(arrays, axis)
+    which = names.index(wrt)
+    index = check_index(index, arrays[which].shape, f"{wrt}.grad")
+    at = row((*index[:axis], which, *index[axis:]))
+    return summed([plain("y.grad", at, dy)], f"{wrt}.grad[i] = y.grad at {which} on axis {axis}")
+
+
+def _stacked(arrays: tuple[Array, ...], axis: int) -> tuple[int, ...]:
+    shapes = {array.shape for array in arrays}
+    if len(shapes) != 1:
+        raise ValueError(f"shapes {', '.join(map(str, sorted(shapes)))} do not fit: all must be equal to stack")
+    (shape,) = shapes
+    if not 0 <= axis <= len(shape):
+        raise ValueError(f"axis is {axis}, but arrays of shape {shape} stack along 0 to {len(shape)}")
+    return (*shape[:axis], len(arrays), *shape[axis:])
+
+
 # --- sum and mean -------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +340,18 @@ OPERATIONS = (
         concatenate_terms,
         concatenate_grad_terms,
         (Attribute("axis", 1, "the axis along which they lie"),),
+        names=array_names,
+    ),
+    Operation(
+        "stack",
+        "shape",
+        "arrays side by side along a new axis",
+        (Argument("x0", "*", "the first of any number of arrays of one shape"),),
+        stack_forward,
+        stack_backward,
+        stack_terms,
+        stack_grad_terms,
+        (Attribute("axis", 0, "the new axis"),),
         names=array_names,
     ),
     Operation(

@@ -1,8 +1,8 @@
 """From the engine's operations to the textbook's: an ATen call becomes a call of `textbook.OPERATIONS`, or nothing.
 
-The tables in `layers`, `functions` and `moves` have a rule for each operation (overload by overload) that the textbook
-knows. A rule reads the call's settings and gives `None` where one of them is beyond the textbook: an operation is
-explained as it was computed, or not at all.
+The tables in `layers`, `functions`, `moves` and `taken` have a rule for each operation (overload by overload) that the
+textbook knows. A rule reads the call's settings and gives `None` where one of them is beyond the textbook: an operation
+is explained as it was computed, or not at all.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pellucid.explain.lower import functions, layers, moves
+from pellucid.explain.lower import functions, layers, moves, taken
 from pellucid.explain.lower.call import Call, Lowered, Ref, Rules, Shape
 
-_RULES: Rules = {**layers.RULES, **functions.RULES, **moves.RULES}
+_RULES: Rules = {**layers.RULES, **functions.RULES, **moves.RULES, **taken.RULES}
 
 #: Operations of the textbook that compute nothing: every number they give is one they were given, in another place.
-PASS_THROUGH: frozenset[str] = frozenset({"identity", "flatten", "reshape", "permute", "slice", "select", "expand"})
+PASS_THROUGH: frozenset[str] = frozenset(
+    {"identity", "flatten", "reshape", "permute", "slice", "select", "expand", "take"}
+)
 
 
 def _shape(tensor: Ref) -> Shape:

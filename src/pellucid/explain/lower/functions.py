@@ -105,12 +105,6 @@ def where(call: Call) -> Lowered | None:
     return Lowered("where", (call["condition"], call["self"], call["other"]), {})
 
 
-def prelu(call: Call) -> Lowered | None:
-    """With one slope for all; one a channel does not broadcast from the last axis, unless that is the channels'."""
-    one = call.shape("weight") in {(), (1,)} or len(call.shape("self")) == 2
-    return Lowered("prelu", (call["self"], call["weight"]), {}) if one else None
-
-
 def matmul(second: str) -> Rule:
     """A product of matrices, or of stacks of them; of vectors it is another operation."""
 
@@ -118,6 +112,15 @@ def matmul(second: str) -> Rule:
         if min(len(call.shape("self")), len(call.shape(second))) < 2 or not is_float(call["self"]):
             return None
         return Lowered("matmul", (call["self"], call[second]), {})
+
+    return rule
+
+
+def binary_of(op: str, first: str, second: str) -> Rule:
+    """A function of two tensors."""
+
+    def rule(call: Call) -> Lowered | None:
+        return Lowered(op, (call[first], call[second]), {}) if is_float(call[first]) else None
 
     return rule
 
@@ -175,7 +178,7 @@ RULES: Rules = {
     "aten.log_sigmoid.default": unary("log_sigmoid"),
     "aten.mish.default": unary("mish"),
     "aten.selu.default": unary("selu"),
-    "aten.prelu.default": prelu,
+    "aten.prelu.default": binary_of("prelu", "self", "weight"),
     "aten.clamp.default": clamp,
     "aten.clamp_min.default": clamp,
     "aten.clamp_max.default": clamp,
@@ -212,6 +215,8 @@ RULES: Rules = {
     "aten.contiguous.default": same(),
     "aten.alias.default": same(),
     "aten.lift_fresh_copy.default": same(),
+    # No gradient goes back through it: what it gives has none on the tape.
+    "aten.detach.default": same(),
     "aten.to.dtype": cast,
     "aten.to.dtype_layout": cast,
     "aten.to.device": cast,

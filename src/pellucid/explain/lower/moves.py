@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from pellucid.explain.lower.call import Call, Lowered, Rule, Rules, Shape, from_front, is_float, keeps_type
+from pellucid.explain.lower.taken import MODES, bordered, cropped
 
 
 def reshaped(call: Call, shape: Shape, name: str = "self") -> Lowered:
@@ -144,6 +145,13 @@ def expand_as(call: Call) -> Lowered | None:
     return Lowered("expand", (call["self"],), {"shape": list(call.shape("other"))})
 
 
+def copied(call: Call) -> Lowered | None:
+    """A tensor written over another: its numbers, in the other's shape."""
+    if not (is_float(call["self"]) and is_float(call["src"])):
+        return None
+    return Lowered("expand", (call["src"],), {"shape": list(call.shape("self"))})
+
+
 def concatenate(call: Call) -> Lowered | None:
     """Tensors one behind the other; the engine skips those of shape (0,), whatever the others have."""
     tensors = tuple(call["tensors"])
@@ -154,10 +162,14 @@ def concatenate(call: Call) -> Lowered | None:
 
 
 def pad(call: Call) -> Lowered | None:
-    """A border of one value; widths come last axis first, and below 0 they would cut."""
-    flat = [int(width) for width in call["pad"]]
-    if call.get("mode", "constant") != "constant" or min(flat, default=0) < 0 or isinstance(call["value"], complex):
+    """A border of one value, or of numbers of x itself; widths come last axis first, and below 0 they cut."""
+    flat, mode = [int(width) for width in call["pad"]], call.get("mode", "constant")
+    if mode in MODES:
+        return bordered(call, mode, flat)
+    if mode != "constant" or isinstance(call["value"], complex):
         return None
+    if min(flat, default=0) < 0:
+        return cropped(call, flat)
     widths = [[flat[at], flat[at + 1]] for at in range(0, len(flat), 2)][::-1]
     return Lowered("padding", (call["self"],), {"widths": widths, "value": float(call["value"] or 0.0)})
 
@@ -242,6 +254,7 @@ RULES: Rules = {
     "aten.select.int": select,
     "aten.expand.default": expand,
     "aten.expand_as.default": expand_as,
+    "aten.copy.default": copied,
     "aten.cat.default": concatenate,
     "aten.concat.default": concatenate,
     "aten.pad.default": pad,
