@@ -95,6 +95,27 @@ def test_every_terms_address_can_be_asked_in_turn() -> None:
         assert len(asked) > 8
 
 
+def test_further_questions_are_answered_from_the_tape() -> None:
+    tape = everyday()
+    field = tape.receptive_field("conv1[1,4,2,3]")
+    assert field.count == 27
+    assert set(zip(*(axis.tolist() for axis in np.nonzero(field.mask)), strict=True)) == {
+        (1, c, h, w) for c in range(3) for h in range(2, 5) for w in range(3, 6)
+    }
+    chains = tape.path("fc[0,1]", k=3)
+    assert [chain.links[0].address for chain in chains] == ["fc[0,1]"] * 3
+    assert all(chain.links[-1].address.startswith("input[0,") for chain in chains)
+    (layer,) = tape.sparsity()
+    relu = tape.values["relu"]
+    assert (layer.name, layer.active) == ("relu", float((relu != 0).mean()))
+    flow = {layer.name: layer.gradient for layer in tape.gradient_flow().layers}
+    assert flow["fc"] == pytest.approx(np.linalg.norm(tape.gradients["fc"].astype(float)))
+    np.testing.assert_array_equal(tape.saliency(of="loss", image=1), np.abs(tape.gradients["input"][1]).max(axis=0))
+    # A class's logit without the others: the same gradient as of a loss that is this logit.
+    assert tape.saliency(2).shape == tape.grad_cam(2).shape == (8, 8)
+    assert (tape.grad_cam() >= 0).all()
+
+
 TORCHLESS = """
 import sys
 

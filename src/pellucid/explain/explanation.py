@@ -181,6 +181,8 @@ class Explanation:
         lines = [f"{self.address} = {self.value:.9g}", f"  {self.op}: {self.formula}", f"  {self.numbers}"]
         lines += [f"  {line}" for line in self.details]
         terms = self.largest(most)
+        if self.combine == "formula":
+            lines.append("  number × slope, for each (the formula makes the value of them, not their sum):")
         wide = max([len(_what(term)) for term in terms], default=0)
         for term in terms:
             if term.value is None or term.coefficient is None:

@@ -14,15 +14,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pellucid.explain import activity, flow, tape_file, why
 from pellucid.explain import address as addresses
-from pellucid.explain import tape_file, why
+from pellucid.explain import field as fields
+from pellucid.explain import path as paths
+from pellucid.explain import saliency as maps
 from pellucid.explain.node import Array, Clipping, Node, Pixels, Step, Update, number, operation_of
 
 if TYPE_CHECKING:
     import os
     from typing import Self
 
+    from pellucid.explain.activity import LayerActivity
     from pellucid.explain.explanation import Explanation
+    from pellucid.explain.field import Field
+    from pellucid.explain.flow import Flow
+    from pellucid.explain.path import Path
 
 __all__ = ["Clipping", "Node", "Pixels", "Step", "Tape", "Update", "operation_of"]
 
@@ -81,6 +88,32 @@ class Tape:
         does not fit together.
         """
         return why.answer(self, address)
+
+    def receptive_field(self, address: str) -> Field:
+        """Which numbers of the inputs the value at an address can depend on; without an index, any of its numbers."""
+        return fields.receptive_field(self, address)
+
+    def path(self, address: str, k: int = 5) -> list[Path]:
+        """The k strongest chains of terms from a number down to an input, strongest first."""
+        return paths.path(self, address, k)
+
+    def sparsity(self) -> list[LayerActivity]:
+        """Which units are at work behind every activation: shares of active and saturated ones, and the dead."""
+        return activity.sparsity(self)
+
+    def gradient_flow(self) -> Flow:
+        """How the gradient of the loss shrinks or grows on its way back, by layer and by step in time."""
+        return flow.gradient_flow(self)
+
+    def saliency(
+        self, label: int | None = None, *, image: int = 0, times_input: bool = False, of: str = "logit"
+    ) -> Array:
+        """How much each pixel (H, W) moves the logit of a class, by default the largest, or (`of`) the loss."""
+        return maps.saliency(self, label, image=image, times_input=times_input, of=of)
+
+    def grad_cam(self, label: int | None = None, *, image: int = 0) -> Array:
+        """Where in an image (H, W) the last feature maps speak for a class, by default that of the largest logit."""
+        return maps.grad_cam(self, label, image=image)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tape as one file, atomically. Raises UsageError for what a tape cannot hold, and PellucidError."""
