@@ -296,14 +296,23 @@ def main() -> int:
     kind = torch.bfloat16 if given.bfloat16 else torch.float32
     counts = (given.values, given.gradients, given.updates)
     rows: list[dict[str, Any]] = []
+    left_out: dict[str, str] = {}
     print(HEAD, flush=True)
     for name in given.networks or NETWORKS:
         for training in (False, True):
             start = time.perf_counter()
-            tape = recorded(NETWORKS[name], training, kind, given.seed)
+            try:
+                tape = recorded(NETWORKS[name], training, kind, given.seed)
+            except NotImplementedError as error:  # the engine has no such arithmetic on this device
+                left_out[name] = str(error)
+                print(f"{name:27} left out: {error}", flush=True)
+                break
             row = {"network": name, "training": training, **measured(tape, counts, given.seed)}
             rows.append({**row, "seconds": round(time.perf_counter() - start, 1)})
             print(line(rows[-1]), flush=True)
+            for part in ("values", "gradients", "updates"):
+                for sentence in [*row[part]["beyond_the_bound"], *row[part]["refused"]]:
+                    print(f"    {sentence}", flush=True)
     document = {
         "what": "computing nodes with a rule; greatest |residual|/scale of random values, gradients and updates",
         "date": datetime.now(UTC).date().isoformat(),
@@ -312,6 +321,7 @@ def main() -> int:
         "seed": given.seed,
         "batch": BATCH,
         "rows": rows,
+        "left_out": left_out,
     }
     if not given.networks:
         path = OUT / ("coverage_bfloat16.json" if given.bfloat16 else "coverage.json")

@@ -208,10 +208,12 @@ def entropy_grad_terms(
         raise unknown(wrt, ["x"], "the argument of cross_entropy whose gradient is asked for")
     n, c = check_index(index, x.shape, "x.grad")
     q_c = _weights(x, labels, class_weights, smoothing, reduction)[n]
-    p_c = softmax.forward(x[n].astype(np.float64))[0]
-    share = float(p_c[c] * q_c.sum())
+    log_p_c = softmax.log_forward(x[n].astype(np.float64))[0]
+    share = float(np.exp(log_p_c[c]) * q_c.sum())
     group = plain("y.grad", grid(), dy, share - q_c[c])
-    return summed([group], "x.grad = y.grad·(p·Σ q − q)", float(abs(group.value[0]) * (share + q_c[c])))
+    # The p is that of a rounded logarithm: its own rounding grows with |log p|.
+    reach = share * (1 + abs(float(log_p_c[c]))) + q_c[c]
+    return summed([group], "x.grad = y.grad·(p·Σ q − q)", float(abs(group.value[0]) * reach))
 
 
 # --- cross-entropy of probabilities -------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ def log_grad_terms(index: Index, wrt: str, dy: Array, x: Array, axis: int = -1) 
     at, _, p, own = _line(index, x, axis, "log_softmax", wrt)
     is_own = np.arange(len(p)) == own
     group = plain("y.grad", at, dy, is_own - p[own])
-    scale = float((np.abs(group.value) * (is_own + p[own])).sum())
+    # The p is that of a rounded logarithm: its own rounding grows with |log p|.
+    share = p[own] * (1 - np.log(p[own])) if p[own] else 0.0
+    scale = float((np.abs(group.value) * (is_own + share)).sum())
     return summed([group], "x.grad[i] = Σ_j y.grad[j]·(δ − p[i])", scale)
 
 
