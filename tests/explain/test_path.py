@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.explain.building import Builder
 from tests.explain.test_field import excited, inception, residual
 
@@ -202,6 +203,20 @@ def test_a_bound_costs_time_but_no_exactness(monkeypatch: pytest.MonkeyPatch) ->
     checked(tape, "fc[0,1]", k=25)
 
 
+def test_what_is_not_finite_leads_nowhere() -> None:
+    build = Builder(15)
+    x = build.leaf("input", "input", np.array([[1.0, np.nan, 2.0, np.inf]]))
+    one = build.op("one", "slice", x, axis=1, start=0, stop=1)
+    two = build.op("two", "slice", x, axis=1, start=1, stop=2)
+    three = build.op("three", "slice", x, axis=1, start=2, stop=3)
+    tape = build.tape(build.op("cat", "concatenate", one, build.op("relu", "relu", two), three, axis=1))
+    assert len(path(tape, "cat[0,0]")) == 1
+    assert path(tape, "cat[0,1]") == []
+    with np.errstate(all="ignore"):
+        everything = build.linear("fc", build.conv("conv", build.op("as", "reshape", x, shape=[1, 1, 2, 2]), 1, 2), 1)
+    assert path(build.tape(everything), "fc[0,0,0,0]") == []
+
+
 def test_of_an_input_itself_and_how_it_reads() -> None:
     build = Builder(12)
     tape = build.tape(build.linear("fc", build.leaf("input", "input", np.array([[2.0, 1.0]])), 2, bias=False))
@@ -238,3 +253,43 @@ def test_refusals() -> None:
     tape.loss, tape.gradients = "fc", {"fc": np.ones((1, 2))}
     with pytest.raises(UsageError, match="chains of terms start at a value"):
         path(tape, "fc.grad[0,1]")
+
+
+def greedy(tape: Tape, address: str) -> float:
+    """The strength of the chain that takes the largest term each time, until one ends; 0 if not at an input."""
+    strength, at = 1.0, str(find(tape, address))
+    while tape.node(at.partition("[")[0]).op not in {*ENDS, "input"}:
+        terms = [t for t in tape.why(at).terms if tape.node(t.address.partition("[")[0]).op not in ENDS]
+        total = sum(abs(term.contribution) for term in tape.why(at).terms)
+        if not terms or not total:
+            return 0.0
+        largest = max(terms, key=lambda term: abs(term.contribution))
+        strength, at = strength * abs(largest.contribution) / total, largest.address
+    return strength if tape.node(at.partition("[")[0]).op == "input" else 0.0
+
+
+@pytest.mark.parametrize(
+    ("net", "image", "training"),
+    [
+        ("resnet20", (3, 16, 16), False),
+        ("googlenet", (3, 32, 32), False),
+        ("cifar-cnn", (3, 32, 32), False),
+        ("resnet20", (3, 12, 12), True),
+    ],
+)
+def test_whole_networks_as_recorded(net: str, image: tuple[int, int, int], training: bool) -> None:
+    """Each step is what `why` says, the first chain no weaker than the greedy one, and the last no stronger."""
+    from pellucid import nets
+    from pellucid.explain.record import record
+
+    pictures = torch.randn(2, *image, generator=torch.Generator().manual_seed(0))
+    tape = record(nets.build(net, 5, image, seed=0), pictures, training=training)
+    address = f"{tape.output}[1,2]"
+    found = path(tape, address, 4)
+    assert len(found) == 4
+    for chain in found[:2]:
+        follows(tape, chain)
+        assert tape.node(chain.addresses[-1].partition("[")[0]).op == "input"
+    assert len({chain.addresses for chain in found}) == 4
+    assert found[0].strength >= greedy(tape, address) * (1 - 1e-9)
+    assert [chain.strength for chain in found] == sorted((chain.strength for chain in found), reverse=True)

@@ -30,15 +30,17 @@ if TYPE_CHECKING:
 #: What is left of a gradient that has vanished, and how much larger one is that has exploded, over all layers or steps.
 VANISHED, EXPLODED = 1e-3, 1e3
 
+_PIECE = 1 << 18
+
 
 @dataclass(frozen=True)
 class ParameterFlow:
-    """A parameter: the norm of its gradient, its own norm, and their ratio (what a step of rate 1 would change)."""
+    """A parameter: the norm of its gradient, its own norm, and their ratio (None of a parameter of zeros)."""
 
     name: str
     gradient: float
     weight: float
-    ratio: float
+    ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Flow:
         lines = ["layer  |dL/dy|  factor  parameter |dL/dw|/|w|"]
         for layer in self.layers:
             factor = "" if layer.factor is None else f"{layer.factor:.3g}"
-            ratios = ", ".join(f"{p.name.rpartition('.')[2]} {p.ratio:.2g}" for p in layer.parameters)
+            ratios = ", ".join(
+                f"{p.name.rpartition('.')[2]} {p.ratio:.2g}" for p in layer.parameters if p.ratio is not None
+            )
             lines.append(f"{layer.name}  {layer.gradient:.3g}  {factor or '–'}  {ratios}")
         for time in self.times:
             lines.append(f"{time.name} layer {time.layer}, |dL/dh| from the first step to the last:")
@@ -138,8 +142,7 @@ def _of_outputs(tape: Tape, node: Node) -> tuple[float, int]:
 def _parameter(tape: Tape, name: str) -> ParameterFlow:
     weight = norm(tape.values[name])
     gradient = norm(tape.gradients[name]) if name in tape.gradients else 0.0
-    ratio = gradient / weight if weight else (math.inf if gradient else 0.0)
-    return ParameterFlow(name, gradient, weight, ratio)
+    return ParameterFlow(name, gradient, weight, gradient / weight if weight else None)
 
 
 def _times(tape: Tape) -> list[TimeFlow]:
@@ -165,7 +168,12 @@ def _factors(sizes: Sequence[float]) -> list[float | None]:
 
 def norm(array: Array) -> float:
     """√Σ x², in float64."""
-    return float(np.linalg.norm(np.asarray(array, dtype=np.float64).ravel()))
+    flat, total = array.reshape(-1), 0.0
+    # Piece by piece: a layer of a hundred million weights is not widened as a whole.
+    for start in range(0, flat.size, _PIECE):
+        piece = flat[start : start + _PIECE].astype(np.float64)
+        total += float(piece @ piece)
+    return math.sqrt(total)
 
 
 def _verdict(where: str, sizes: Sequence[float], unit: str) -> str:
@@ -180,4 +188,4 @@ def _verdict(where: str, sizes: Sequence[float], unit: str) -> str:
     left = sizes[0] / sizes[last]
     each = left ** (1 / last)
     word = "it has vanished" if left < VANISHED else "it has exploded" if left > EXPLODED else "it arrives"
-    return f"{where}: {left:.2g} times the gradient over {last} {unit}s (a factor of {each:.2g} a {unit}): {word}"
+    return f"{where}: {left:.2g} times the gradient ({each:.2g} a {unit}, {last} times): {word}"

@@ -117,7 +117,9 @@ def path(tape: Tape, address: str, k: int = 5) -> list[Path]:
     found = back(walk, where.node, mask, nonzero=True)
     if found.unruled:
         raise no_rule(found.unruled[0], str(where))
-    return _Search(walk, _strengths(walk, found.masks)).strongest(where.node, where.index, int(k))
+    # What is not finite leads nowhere.
+    with np.errstate(all="ignore"):
+        return _Search(walk, _strengths(walk, found.masks)).strongest(where.node, where.index, int(k))
 
 
 def _strengths(walk: Walk, masks: Mapping[str, Array]) -> dict[str, Array]:
@@ -229,20 +231,19 @@ class _Search:
         if known is None:
             return _Kids([], *(np.zeros(0),) * 4)
         sources = self.walk.sources(node, known[0])
-        with np.errstate(all="ignore"):
-            terms = self.walk.terms(node, index)
-            total = np.array(sum(float(np.abs(group.contribution).sum()) for group in terms.groups))
-            groups: list[tuple[str, Group]] = []
-            parts: list[tuple[Any, ...]] = []
-            for group in terms.groups:
-                name = sources.get(group.source)
-                if name is None or name not in self.logs:
-                    continue
-                log_share = share_of(log(np.abs(group.contribution)), total)
-                reach = log_share + self.logs[name][tuple(group.index.T)].reshape(len(group))
-                on = np.flatnonzero(np.isfinite(reach))
-                parts.append((reach[on], log_share[on], np.full(len(on), len(groups)), on))
-                groups.append((name, group))
+        terms = self.walk.terms(node, index)
+        total = np.array(sum(float(np.abs(group.contribution).sum()) for group in terms.groups))
+        groups: list[tuple[str, Group]] = []
+        parts: list[tuple[Any, ...]] = []
+        for group in terms.groups:
+            name = sources.get(group.source)
+            if name is None or name not in self.logs:
+                continue
+            log_share = share_of(log(np.abs(group.contribution)), total)
+            reach = log_share + self.logs[name][tuple(group.index.T)].reshape(len(group))
+            on = np.flatnonzero(np.isfinite(reach))
+            parts.append((reach[on], log_share[on], np.full(len(on), len(groups)), on))
+            groups.append((name, group))
         if not parts:
             return _Kids([], *(np.zeros(0),) * 4)
         reach, log_share, which, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
