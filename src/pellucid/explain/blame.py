@@ -40,22 +40,21 @@ def line_at_fault(error: BaseException, *libraries: str) -> str:
 
 
 def misfit(
-    error: BaseException, names: Mapping[int, str], shapes: Sequence[tuple[int, ...]], image: Any, *libraries: str
+    error: BaseException, names: Mapping[int, str], images: Sequence[Any], image: Any, *libraries: str
 ) -> UsageError:
     """The refusal of images that the model fails on by itself; `image` is the shape it says it is for, if it does."""
     fitting = f"shape (N, {', '.join(map(str, image))})" if isinstance(image, tuple) else "the shape it was built for"
-    given = " and ".join(map(str, shapes))
+    given = " and ".join(map(described, images))
     return UsageError(
         f"the model does not take images of shape {given}: {place(error, names, *libraries)}{sentence(error)}; "
-        f"give images of {fitting}"
+        f"give images of {fitting}, in the type of its weights"
     )
 
 
-def loss_misfit(
-    error: BaseException, names: Mapping[int, str], shapes: Sequence[tuple[int, ...]], *libraries: str
-) -> UsageError:
+def loss_misfit(error: BaseException, names: Mapping[int, str], tensors: Sequence[Any], *libraries: str) -> UsageError:
     """The refusal of a loss that fails on the logits, and the label if there is one."""
-    given = f"logits of shape {shapes[0]}" + "".join(f" and a label of shape {shape}" for shape in shapes[1:])
+    logits, *labels = map(described, tensors)
+    given = f"logits of shape {logits}" + "".join(f" and a label of shape {label}" for label in labels)
     return UsageError(
         f"the loss does not take {given}: {place(error, names, *libraries)}{sentence(error)}; give it what it takes"
     )
@@ -72,6 +71,11 @@ def unexportable(error: BaseException, names: Mapping[int, str], what: str, *lib
     return UsageError(
         f"torch.export cannot export {what}: {place(error, names, *libraries)}{sentence(error)}; {remedy}"
     )
+
+
+def described(tensor: Any) -> str:
+    """A tensor's shape and type: "(2, 3) of float32"."""
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def place(error: BaseException, names: Mapping[int, str], *libraries: str) -> str:

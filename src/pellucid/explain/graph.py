@@ -6,7 +6,7 @@ Nothing here imports torch: nodes of a graph, schemas of operations and tensors 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pellucid.explain.names import Call, Stack, short, source_of, stack_of
@@ -42,6 +42,7 @@ class Program:
     """A graph to run: its inputs (node, kind, name), its steps, what it gives, and the last step that reads a value.
 
     `outputs` are the nodes the model gives, in the order of `spec`; `regions` names the kinds of region in the graph.
+    `gradients_lost`: it was made from one with regions without gradients, and has lost sight of them.
     """
 
     inputs: list[tuple[Any, str, str]]
@@ -50,6 +51,7 @@ class Program:
     outputs: list[Any]
     spec: Any
     regions: set[str] = field(default_factory=set)
+    gradients_lost: bool = False
     readers: dict[Any, list[int]] = field(default_factory=dict)
 
     def last_read(self, node: Any) -> int:
@@ -67,8 +69,13 @@ class Program:
         return calls
 
     def kept(self) -> list[int]:
-        """The positions of the steps that give a value which something reads."""
-        return [k for k, step in enumerate(self.steps) if not step.takes_part and self.is_read(step.node)]
+        """The positions of the steps that matter to what the model gives (those that count batches do not)."""
+        needed, kept = {len(self.steps)}, []
+        for k in reversed(range(len(self.steps))):
+            if needed.intersection(self.readers.get(self.steps[k].node, ())):
+                needed.add(k)
+                kept += [] if self.steps[k].takes_part else [k]
+        return kept[::-1]
 
     def is_read(self, node: Any) -> bool:
         """Whether anything reads a node's value or a part of it."""
@@ -133,17 +140,18 @@ class _Flattening:
     def call(self, module: Any, node: Any, grad: bool) -> None:
         """Append one call, or the steps of the region that it enters."""
         name = str(getattr(node.target, "__name__", node.target))
-        if name == GRAD_REGION:
-            enabled, inside, *operands = node.args
-            self.regions.add(GRAD_REGION)
-            graph = getattr(module, inside.target)
+        if name in {GRAD_REGION, AUTOCAST_REGION}:
+            self.regions.add(name)
+            # What is set for the region, the graph of what is inside, and what that takes from outside.
+            at = next(k for k, one in enumerate(node.args) if is_node(one) and one.op == "get_attr")
+            graph, operands = getattr(module, node.args[at].target), node.args[at + 1 :]
             taken = [inner for inner in graph.graph.nodes if inner.op == "placeholder"]
             self.same |= {inner: self.resolved(outer) for inner, outer in zip(taken, operands, strict=True)}
-            self.given[node] = self.walk(graph, grad and bool(enabled))
+            self.given[node] = self.walk(graph, bool(node.args[0]) if name == GRAD_REGION else grad)
         elif name == "getitem" and node.args[0] in self.given:
             self.same[node] = self.given[node.args[0]][node.args[1]]
         else:
-            if name == AUTOCAST_REGION or "higher_order" in type(node.target).__module__:
+            if "higher_order" in type(node.target).__module__:
                 self.regions.add(name)
             args, kwargs = mapped(node.args, self.resolved), mapped(dict(node.kwargs), self.resolved)
             place = (stack_of(node.meta, self.root, self.without), source_of(node.meta, self.libraries))
@@ -154,6 +162,27 @@ class _Flattening:
         while node in self.same:
             node = self.same[node]
         return node
+
+
+def take_places(program: Program, before: Program) -> None:
+    """Give steps that lost their place, when regions were dissolved, that of the same operation in the graph before.
+
+    The two are alike but for casts, which go to the operation that they are for, and for what does nothing at rest.
+    """
+    named = [short(str(stage.target)) for stage in before.steps]
+    at, waiting = 0, []
+    for k, stage in enumerate(program.steps):
+        name = short(str(stage.target))
+        match = next((number for number in range(at, len(named)) if named[number] == name), None)
+        if len(stage.stack) == 1 and not stage.source:
+            waiting.append(k)
+        if match is None:
+            continue
+        at = match + 1
+        for one in waiting:
+            place = before.steps[match]
+            program.steps[one] = replace(program.steps[one], stack=place.stack, source=place.source)
+        waiting.clear()
 
 
 def is_node(value: Any) -> bool:

@@ -59,7 +59,8 @@ def source_of(meta: Mapping[str, Any], libraries: tuple[str, ...]) -> str:
     """
     frames = re.findall(r'File "(.*?)", line (\d+), in .*\n\s*(.*)', meta.get("stack_trace") or "")
     for file, line, code in reversed(frames):
-        if not file.startswith(libraries):
+        # A name in angle brackets is no file: code that torch wrote itself.
+        if not file.startswith((*libraries, "<")):
             return f"{Path(file).name}:{line}: {code.strip()}"
     return ""
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +37,7 @@ from torch.utils import _pytree as pytree
 from pellucid.errors import UsageError
 from pellucid.explain import blame, graph
 from pellucid.explain.cache import PROGRAMS, fingerprint, forget
+from pellucid.explain.finite import not_finite
 from pellucid.explain.inside import open_up
 from pellucid.explain.names import joined
 from pellucid.explain.node import Array, Clipping, Pixels, Update
@@ -56,6 +57,8 @@ Model = nn.Module | ExportedProgram
 
 #: Whose lines of code are not the user's.
 _OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+#: Who reports, at length, an error that is raised as well.
+_LOUD = ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes", "export", "_export")
 _WIDENED = (torch.bfloat16, torch.float16)
 
 
@@ -118,6 +121,8 @@ def _grad_mode(wants_loss: bool) -> bool:
 def _arguments(model: Model, images: Any) -> tuple[Tensor, ...]:
     """The model's arguments; tensors of the user's are copied, since the tape keeps them."""
     given = tuple(images) if isinstance(images, (tuple, list)) else (images,)
+    if any(is_lazy(tensor) for named in _named(model) for tensor in named.values()):
+        raise UsageError("the model has layers that take their size from a first batch: call model(images) once first")
     like = next((p for p in _named(model)[0].values() if p.is_floating_point()), torch.empty(0))
     made = []
     for one in given:
@@ -204,25 +209,72 @@ def _passed(request: _Request) -> tuple[Run, Tensor]:
     key = None
     if isinstance(model, nn.Module):
         kept, key = PROGRAMS.setdefault(model, {}), (fingerprint(model, arguments), torch.is_grad_enabled())
-    program, exported = kept.get(key), None
-    if program is None:
-        exported = _exported(model, arguments)
-        program = graph.program_of(exported, _OTHERS)
-        if program.regions - {graph.GRAD_REGION}:
-            program = _freed(exported, program, request.wants_loss)
+    program = kept.get(key)
+    if program is not None:
+        run, outputs = _ran(request, program)
+        return run, _logits(program, outputs)
+    exported = _exported(model, arguments)
+    program = graph.program_of(exported, _OTHERS)
     check_inputs(program, arguments, request.training, loaded=isinstance(model, ExportedProgram))
     try:
-        run, outputs = _ran(request, program)
+        # Without a region of another kind, which only the freed graph lacks.
+        made = _ran(request, program) if program.regions <= {graph.GRAD_REGION} else None
     except UnsafeError:
-        program = _freed(exported or _exported(model, arguments), program, request.wants_loss)
-        run, outputs = _ran(request, program)
+        made = None
+    except (RuntimeError, IndexError) as error:
+        raise _engines_refusal(model, arguments, error) from error
+    if made is None:
+        program = _freed(exported, program)
+        made = _ran(request, program)
+        _check_freed(request, exported, made[1])
     if key is not None:
         kept[key] = program
-    return run, _logits(program, outputs)
+    return made[0], _logits(program, made[1])
+
+
+def _engines_refusal(model: Model, arguments: tuple[Tensor, ...], error: Exception) -> Exception:
+    """Export goes by shapes, and may pass what the engine then refuses: types, or indices out of range."""
+    own = _own_error(model, arguments) if isinstance(model, nn.Module) else error
+    # What the model itself can do is not the user's mistake.
+    if own is None:
+        return error
+    names = {id(m): name for name, m in reversed(list(model.named_modules()))} if isinstance(model, nn.Module) else {}
+    return blame.misfit(own, names, arguments, getattr(model, "image", None), *_OTHERS)
+
+
+def _check_freed(request: _Request, exported: ExportedProgram, outputs: list[Tensor | None]) -> None:
+    """Refuse a graph that was freed of operations in place and now computes something else than it did before.
+
+    torch frees it wrongly where a dropout at rest hands its input on and that is changed in place, for one.
+    """
+    request.rewind()
+    copies = {id(leaf): leaf.clone() for leaf in request.leaves.values()}
+    images = iter(request.arguments)
+    given = []
+    for spec in exported.graph_signature.input_specs:
+        kind, target = spec.kind.name, str(spec.target)
+        if kind == "USER_INPUT":
+            given.append(next(images).clone())
+        elif kind in {"PARAMETER", "BUFFER"}:
+            given.append(copies[id(request.leaves[target])])
+        else:
+            given.append(exported.constants[target].detach().clone())
+    before = torch.fx.Interpreter(exported.graph_module).run(*given)
+    for old, new in zip(before, outputs, strict=True):
+        if isinstance(new, Tensor) and not torch.equal(old.nan_to_num(), new.nan_to_num()):
+            raise UsageError(
+                "the model changes a value in place that it reads again under another name, in a way that torch loses "
+                "track of: replace x += y by x = x + y, and x.relu_() by x.relu()"
+            )
 
 
 def _ran(request: _Request, program: Program) -> tuple[Run, list[Tensor | None]]:
     """A pass with its parameters, buffers, constants and inputs as leaves."""
+    if request.wants_loss and program.gradients_lost:
+        raise UsageError(
+            "the model turns gradients off for a part of its pass and changes values in place (or has an autocast) as "
+            "well, which cannot be recorded together: replace torch.no_grad() by .detach(), or x += y by x = x + y"
+        )
     request.rewind()
     run, leaves = Run(torch), request.leaves
     for names, kind in zip(_named(request.model), ("parameter", "buffer"), strict=True):
@@ -254,8 +306,6 @@ def _exported(model: Model, arguments: tuple[Tensor, ...]) -> ExportedProgram:
     """The model's graph of ATen operations. Raises UsageError with torch's reason, the module and the remedy."""
     if isinstance(model, ExportedProgram):
         return model
-    if any(is_lazy(weight) for weight in (*model.parameters(), *model.buffers())):
-        raise UsageError("the model has layers that take their size from a first batch: call model(images) once first")
     try:
         with _quiet():
             return torch.export.export(model, arguments, strict=False)
@@ -263,8 +313,7 @@ def _exported(model: Model, arguments: tuple[Tensor, ...]) -> ExportedProgram:
         names = {id(module): name for name, module in reversed(list(model.named_modules()))}
         own = _own_error(model, arguments)
         if own is not None:
-            shapes = [tuple(argument.shape) for argument in arguments]
-            raise blame.misfit(own, names, shapes, getattr(model, "image", None), *_OTHERS) from error
+            raise blame.misfit(own, names, arguments, getattr(model, "image", None), *_OTHERS) from error
         raise blame.unexportable(error, names, type(model).__name__, *_OTHERS) from error
 
 
@@ -282,30 +331,29 @@ def _own_error(model: nn.Module, arguments: tuple[Tensor, ...]) -> Exception | N
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's own report of an error that is about to be raised, and without one warning."""
-    loggers = [logging.getLogger(name) for name in ("torch._subclasses.fake_tensor", "torch.export", "torch._export")]
+    """Without torch's own report of an error that is about to be raised, and without two of its warnings."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in _LOUD]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             # Of torch's recurrent layers, which keep their weights in a list as well; no result depends on it.
             warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)
+            # Of torch's own code, when it copies a program to decompose it.
+            warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-def _freed(exported: ExportedProgram, program: Program, wants_loss: bool) -> Program:
+def _freed(exported: ExportedProgram, program: Program) -> Program:
     """The graph without operations in place and without autocast regions, whose casts become operations."""
-    if wants_loss and graph.GRAD_REGION in program.regions:
-        raise UsageError(
-            "the model turns gradients off for a part of its pass and changes values in place (or has an autocast) as "
-            "well, which cannot be recorded together: replace torch.no_grad() by .detach(), or x += y by x = x + y"
-        )
     with _quiet():
         freed = graph.program_of(exported.run_decompositions({}), _OTHERS)
+    freed.gradients_lost = graph.GRAD_REGION in program.regions
+    graph.take_places(freed, program)
     if freed.regions:
         kinds = ", ".join(sorted(freed.regions))
         raise UsageError(f"the model contains {kinds}, which cannot be recorded: take it out")
@@ -337,6 +385,9 @@ class _Loss(nn.Module):
         return self.function(*given)
 
 
+_CROSS_ENTROPY = _Loss(F.cross_entropy)
+
+
 def _lose(run: Run, request: _Request, logits: Tensor, label: Any, loss: Loss | None) -> None:
     """Export the loss and run it on the logits: its last value is the node `loss`, others are `loss.<operation>`."""
     given: list[Tensor] = [logits]
@@ -346,7 +397,7 @@ def _lose(run: Run, request: _Request, logits: Tensor, label: Any, loss: Loss | 
         if loss is None:
             target = check_labels(target, tuple(logits.shape)).long()
         given.append(target)
-    function = _Loss(loss or F.cross_entropy)
+    function = _CROSS_ENTROPY if loss is None else _Loss(loss)
     program = _exported_loss(function, tuple(one.detach() for one in given))
     values: dict[Any, Tensor] = {}
     arrays, named = iter(given), dict(function.named_parameters()) | dict(function.named_buffers())
@@ -372,16 +423,24 @@ def _lose(run: Run, request: _Request, logits: Tensor, label: Any, loss: Loss | 
     run.close_loss(scalar)
 
 
-def _exported_loss(function: nn.Module, given: tuple[Tensor, ...]) -> Program:
+def _exported_loss(function: _Loss, given: tuple[Tensor, ...]) -> Program:
+    # What a loss of the user's reads besides its arguments may have changed since the last time.
+    kept = PROGRAMS.setdefault(function, {}) if function is _CROSS_ENTROPY else {}
+    key = fingerprint(function, given)
+    if key not in kept:
+        kept[key] = _fresh_loss(function, given)
+    return kept[key]
+
+
+def _fresh_loss(function: _Loss, given: tuple[Tensor, ...]) -> Program:
     try:
         with _quiet():
             exported = torch.export.export(function, given, strict=False)
     except Exception as error:
         own = _own_error(function, given)
-        shapes = [tuple(one.shape) for one in given]
         names = {id(module): name for name, module in function.named_modules() if name}
         if own is not None:
-            raise blame.loss_misfit(own, names, shapes, *_OTHERS) from error
+            raise blame.loss_misfit(own, names, given, *_OTHERS) from error
         raise blame.unexportable(error, names, "the loss", *_OTHERS) from error
     program = graph.program_of(exported, _OTHERS, root="loss", without="function")
     if program.regions - {graph.GRAD_REGION}:
@@ -429,32 +488,12 @@ def _tape(run: Run, gradients: Mapping[str, Tensor], training: bool) -> Tape:
         training=training,
         inputs=tuple(node.name for node in run.leaves if node.op == "input"),
         loss="loss" if "loss" in run.tensors else None,
-        notes=[*_not_finite(run, gradients), *run.notes],
+        notes=run.notes,
         aliases={alias: name for alias, name in run.aliases.items() if name in run.tensors},
     )
+    tape.notes[:0] = not_finite(tape)
     open_up(tape)
     return tape
-
-
-def _not_finite(run: Run, gradients: Mapping[str, Tensor]) -> list[str]:
-    """The first value, and the first gradient on the way back, that is NaN or infinite."""
-    notes = []
-    order = [node.name for node in (*run.leaves, *run.operations)]
-    for what, names, tensors in (("", order, run.tensors), (".grad", order[::-1], gradients)):
-        for name in names:
-            tensor = tensors.get(name)
-            # The sum is quick, and never finite where a number is not; it may overflow by itself.
-            if tensor is None or not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())):
-                continue
-            wrong = torch.nonzero(~torch.isfinite(tensor.detach()))
-            if len(wrong):
-                index = [int(i) for i in wrong[0]]
-                number = float(tensor.detach()[tuple(index)])
-                op = next(node.op for node in (*run.leaves, *run.operations) if node.name == name)
-                place = f"{name}{what}{index}" if index else f"{name}{what}"
-                notes.append(f"the first number that is not finite is {place}, of {op}: {number}")
-                break
-    return notes
 
 
 def _step(
@@ -489,7 +528,7 @@ def _step(
             name = live[id(p)]
             if moved[name].grad is not None:
                 state = {
-                    key: _array(torch.as_tensor(value))
+                    key: _array(torch.as_tensor(value).clone())
                     for key, value in optimizer.state.get(p, {}).items()
                     if isinstance(value, (Tensor, int, float))
                 }

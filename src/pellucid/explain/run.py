@@ -52,7 +52,7 @@ class Run:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     refs: dict[int, Ref] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    taken: set[str] = field(default_factory=lambda: {"loss"})
     alive: list[Tensor] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -185,22 +185,28 @@ class Run:
             changed = storages.aliases(arguments[graph.written(schema)[0]])
             if any(program.last_read(node) > position for node in changed - {stage.node}):
                 raise UnsafeError(str(target))
-            if not where.name:
-                return None
             target = self.functional(target)
+            # The two may call their arguments differently.
+            arguments = graph.bound(target._schema, args, kwargs)
         name, given = str(target), None
         if where.name and arguments.get("train") and name in _DROPOUTS and 0 < arguments["p"] < 1:
             given = self.dropped(where, name, arguments)
+        elif where.name and name == "aten.native_dropout.default" and arguments["train"]:
+            given = target(*args, **kwargs)
+            self.masked(where, arguments, given[1], given[0])
         elif where.name and name in _RECURRENT:
             given = self.recurrent(where, target, arguments)
         if given is not None:
             return given
         if name == "aten.copy.default":
             # It has no derivative, and is nothing but its second argument in the first one's shape and type.
-            given = arguments["src"].to(arguments["self"].dtype).expand_as(arguments["self"]).clone()
+            old, new = arguments["self"], arguments["src"]
+            given = new.to(old.dtype).expand_as(old).clone()
+            if new.dtype == old.dtype:
+                name, arguments = "aten.expand_as.default", {"self": new, "other": old}
         else:
             given = target(*args, **kwargs)
-        if graph.written(schema) and not _alike(given, arguments[graph.written(schema)[0]]):
+        if graph.written(schema) and not _alike(given, args[0]):
             raise UnsafeError(str(target))
         return self.distinct(given) if not where.name else self.outputs(program, stage, where, name, arguments, given)
 
