@@ -90,7 +90,9 @@ def test_a_finite_number_out_of_terms_that_are_not_is_not_believed_blindly() -> 
 
 
 def test_the_smallest_numbers_may_be_flushed_to_zero() -> None:
-    assert explanation(summed([1e-39, 2e-39]), 0.0).residual == pytest.approx(3e-39)
+    made = explanation(summed([1e-39, 2e-39]), 0.0)
+    assert made.residual == pytest.approx(3e-39)
+    assert made.relative < made.bound
     with pytest.raises(VerificationError):
         explanation(summed([1e-37, 2e-37]), 0.0)
 

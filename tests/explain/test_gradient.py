@@ -66,6 +66,8 @@ def test_a_value_read_twice_is_pulled_on_twice() -> None:
     tape = everyday()
     made = tape.why("pool.grad[0,1,2,2]")
     assert {term.address.partition(".")[0] for term in made.terms} == {"conv2", "add"}
+    assert made.op == "convolution, add"
+    assert tape.why("fc.grad[0,1]").op == "cross_entropy"
     assert made.formula.startswith("the sum over what reads it: conv2 (x.grad[n,c,h,w] = Σ")
     square = tape.why("add.grad[0,1,2,2]")
     assert [term.address for term in square.terms] == ["square.grad[0,1,2,2]"] * 2

@@ -3,10 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from tests.explain.engine import everyday, recurrent
 
 from pellucid.explain import operation_of
-from pellucid.explain.rules import arrays_of, family, gradients_of, names_of, opened, output_of, sequences
+from pellucid.explain.rules import arrays_of, boundary, family, gradients_of, names_of, opened, output_of, sequences
 from pellucid.textbook import OPERATIONS
 
 
@@ -80,6 +81,34 @@ def test_without_its_interior_or_gradients_nothing_is_opened() -> None:
     without = opened(replace(recurrent(), gradients={}, loss=None), tape.node("lstm"), OPERATIONS["lstm"])
     assert without is not None
     assert without.flow is None
+
+
+def test_an_interior_computed_beside_the_pass_is_as_exact_as_a_typical_unit() -> None:
+    tape = recurrent(layers=1)
+    node, operation = tape.node("lstm"), OPERATIONS["lstm"]
+    n, t, d = 1, 2, 3
+    terms = operation.terms((n, t, d), *arrays_of(tape, node), output="y")
+    names = names_of(tape, node, operation, terms)
+    o, c = (np.abs(tape.values[f"lstm.0.{name}"][n, t]).mean() for name in ("o", "c"))
+    slopes = [abs(float(group.coefficient[0])) for group in terms.groups]
+    extra = boundary(tape, node, operation, terms, names)
+    assert extra == pytest.approx(slopes[0] * o + slopes[1] * c, rel=1e-5)
+    made = tape.why(f"lstm[{n},{t},{d}]")
+    assert made.scale == pytest.approx(terms.scale + extra, rel=1e-4)
+    # Beside each other, both computed again, they are judged by their own size.
+    inner = operation.terms((n, t, d), *arrays_of(tape, node), output="0.h")
+    assert tape.why(f"lstm.0.h[{n},{t},{d}]").scale == pytest.approx(inner.scale, rel=1e-4)
+    # A weight's gradient: the gate's gradient and the state beside it.
+    weight = tape.why("lstm.weight_hh_l0.grad[7,2]")
+    own = sum(abs(term.contribution) for term in weight.terms)
+    assert weight.scale > 1.5 * own
+
+
+def test_elsewhere_nothing_is_added_to_a_scale() -> None:
+    tape = everyday()
+    node, operation = tape.node("fc"), OPERATIONS["linear"]
+    terms = operation.terms((0, 1), *arrays_of(tape, node))
+    assert boundary(tape, node, operation, terms, names_of(tape, node, operation, terms)) == 0.0
 
 
 def test_sequences_are_told_from_pictures() -> None:

@@ -46,10 +46,11 @@ _KEPT_IN_TIME: Mapping[str, tuple[int, ...]] = {"channel": (0, 2), "position": (
 class Explanation:
     """What one number was made of.
 
-    `made` are the textbook's terms, `names` the address of the array behind each of their sources, `given` what stands
-    in place of a formula where a number was made of nothing (a weight, an input), and `made` is None. `precision` is
-    the engine's. `details` are sentences beside the formula: how a moment was made, by what a gradient was clipped.
-    `sequences` are those of the arrays that are (N, T, D).
+    `op` names the rule: the operation that made a value, those that a gradient came back from, the optimiser's; of what
+    is given, what it is. `made` are the textbook's terms, None where a number was made of nothing (a weight, an input),
+    and `given` then stands for a formula. `names` has the address of the array behind each source of the terms,
+    `sequences` those arrays that are (N, T, D). `precision` is the engine's. `details` are sentences beside the
+    formula: how a moment was made, by what a gradient was clipped.
 
     `value` is recomputed from the terms alone, in float64, and `residual` = value − engine_value. VerificationError is
     raised where |residual| exceeds `bound` · `scale`, the scale being the rule's own (mostly Σ|terms|). A number that
@@ -121,10 +122,8 @@ class Explanation:
 
     @property
     def relative(self) -> float:
-        """|residual| / scale; 0 where there is no residual."""
-        if not self.residual:
-            return 0.0
-        return abs(self.residual) / self.scale if self.scale else math.inf
+        """|residual| as a share of the scale; where that is as small as numbers get, of what they can be rounded by."""
+        return abs(self.residual) * self.bound / self.allowed
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:

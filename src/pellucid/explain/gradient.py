@@ -38,8 +38,16 @@ def explained(tape: Tape, node: Node, index: Index) -> Explanation:
     made = _joined(reached)
     names = {group.source: group.source for group in made.groups}
     names |= {group.factor.source: group.factor.source for group in made.groups if group.factor is not None}
-    sources = sequences(tape, names)
-    return Explanation(address, node.op, made, names, value, tape.precision, sequences=sources)
+    rules = [reader.attributes.get("operation", reader.op) for reader, _ in reached] or [node.op]
+    return Explanation(
+        address,
+        ", ".join(dict.fromkeys(rules)),
+        made,
+        names,
+        value,
+        tape.precision,
+        sequences=sequences(tape, names),
+    )
 
 
 def _from(tape: Tape, reader: Node, positions: list[int], index: Index, address: str) -> list[Terms]:
