@@ -72,3 +72,13 @@ def test_a_failed_recording_leaves_nothing_behind() -> None:
     with pytest.raises(ValueError, match="does not take images"):
         record(model, images(2, 4))
     assert forget() == 0
+
+
+def test_an_object_at_an_old_ones_address_is_another() -> None:
+    model = small(lambda m, x: pooled(m, m.scale(m.conv(x))))
+    for factor in (1.0, 2.0, 3.0):
+        # The function before is gone, and its address is free for this one.
+        model.scale = eval(f"lambda y: y * {factor}")
+        gc.collect()
+        tape = record(model, images())
+        np.testing.assert_array_equal(tape.values[tape.output], model(images()).detach().numpy())

@@ -139,3 +139,15 @@ def test_numbers_that_are_not_finite_are_not_opened() -> None:
     assert not [name for name in tape.values if name.startswith("cells.0")]
     assert any(note.startswith("cells: not opened into cells") for note in tape.notes)
     assert tape.notes[0].startswith("the first number that is not finite is input[0,0,0], of input: nan")
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_without_a_loss_the_pass_is_that_of_the_mode_around_it(mode: Any) -> None:
+    """The engine's LSTM takes another path, with other roundings, where no gradient is to pass."""
+    torch.manual_seed(0)
+    cells = nn.LSTM(28, 64, 3, batch_first=True)
+    model = Written(lambda m, x: m.fc(m.cells(x)[0][:, -1]), cells=cells, fc=nn.Linear(64, 3))
+    x = images(2, 28, 28)
+    with mode():
+        tape, logits = record(model, x), model(x)
+    np.testing.assert_array_equal(tape.values[tape.output], logits.detach().numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,37 @@ def test_later_steps_leave_the_tape_alone() -> None:
 )
 def test_the_logits_are_found_among_what_the_model_gives(give: Any, take: Any) -> None:
     same_as_engine(small(lambda m, x: give(pooled(m, m.conv(x)))), images(), [0, 1], logits=take)
+
+
+@dataclass
+class Answer:
+    hidden: torch.Tensor
+    logits: torch.Tensor
+
+
+def test_the_logits_may_be_an_attribute() -> None:
+    torch.export.register_dataclass(Answer, serialized_type_name="tests.explain.Answer")
+    model = small(lambda m, x: Answer(hidden=(y := m.conv(x)), logits=pooled(m, y)))
+    same_as_engine(model, images(), [0, 1], logits=lambda given: given.logits)
+
+
+def test_gradients_are_recorded_wherever_record_is_called() -> None:
+    model = small(lambda m, x: pooled(m, m.conv(x).relu()))
+    whole = record(model, images(), [0, 1])
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            again = record(model, images(), [0, 1])
+            assert not torch.is_grad_enabled()
+        for name, gradient in whole.gradients.items():
+            np.testing.assert_array_equal(again.gradients[name], gradient, name)
+
+
+def test_a_module_may_be_called_loss() -> None:
+    model = small(lambda m, x: m.loss(pooled(m, m.conv(x))), loss=nn.Linear(5, 3))
+    tape = same_as_engine(model, images(), [0, 1])
+    assert tape.output == "loss@2"
+    assert tape.node("loss").op == "loss"
+    assert tape.node("loss@2").inputs == ("fc", "loss.weight", "loss.bias")
 
 
 def test_several_inputs_have_their_own_names() -> None:

@@ -46,4 +46,22 @@ def _frozen(value: Any) -> Any:
         return type(value), tuple((_frozen(k), _frozen(v)) for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return type(value), tuple(map(_frozen, value))
-    return id(value() if isinstance(value, weakref.ReferenceType) else value)
+    return _Same(value() if isinstance(value, weakref.ReferenceType) else value)
+
+
+class _Same:
+    """Equal to another for the same object alone, which it does not keep alive; an address may be used again."""
+
+    def __init__(self, value: Any) -> None:
+        self.hash = id(value)
+        self.value: Any
+        try:
+            self.value = weakref.ref(value)
+        except TypeError:
+            self.value = lambda: value
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value() is not None and self.value() is other.value()

@@ -91,9 +91,13 @@ def record(
     """
     check_request(label, loss, optimizer, clip)
     clipping = None if clip is None else clipping_of(clip)
-    arguments = _arguments(model, images)
     wants_loss = label is not None or loss is not None
-    with _undisturbed(model, training, arguments) as rewind, torch.set_grad_enabled(_grad_mode(wants_loss)):
+    grad_mode = _grad_mode(wants_loss)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.set_grad_enabled(grad_mode))
+        arguments = _arguments(model, images)
+        rewind = stack.enter_context(_undisturbed(model, training, arguments))
         request = _Request(model, arguments, training, wants_loss, _leaves(model, wants_loss), rewind)
         run, logits = _passed(request)
         if wants_loss:
@@ -296,9 +300,11 @@ def _ran(request: _Request, program: Program) -> tuple[Run, list[Tensor | None]]
         elif kind == "BUFFER":
             # Batch normalisation writes into the one it is given, whatever its schema says.
             values[node] = run.stand_in(leaves[name], leaves[name].clone())
-        else:
+        elif kind == "CONSTANT_TENSOR":
             values[node] = program.constants[name].detach().clone()
             run.leaf(name, "constant", values[node], name.rpartition(".")[0])
+        else:
+            raise UsageError(f"the model takes {name} ({kind.lower()}) into its pass, which is no tensor: leave it out")
     return run, run.walk(program, values)
 
 

@@ -98,7 +98,7 @@ class Run:
             return
         lowered = lower_part(target, handles, part) or (lower(target, handles) if part == 0 else None)
         if lowered is None:
-            plain = {name: value for name, value in arguments.items() if isinstance(value, (bool, int, float, str))}
+            plain = {name: value for name, value in arguments.items() if _is_plain(value)}
             names: tuple[str | None, ...] = tuple(ref.name for ref in reads)
             if part:
                 plain |= {"of": where.name.rpartition(".")[0], "output": str(part)}
@@ -360,6 +360,12 @@ class _Storages:
 
 def _storage(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, (bool, int, float, str)) for item in value)
+    return isinstance(value, (bool, int, float, str))
 
 
 def _alike(given: Any, old: Tensor) -> bool:
