@@ -86,8 +86,10 @@ class Optimiser:
         groups = tuple(Group(name, at, value, np.atleast_1d(slope[name])) for name, value in raw.items())
         after = float(self.rule(_effective(raw, settings, self._coupled()), settings, step)["next"][0])
         before = float(raw["p"][0])
-        constants = {**settings, "step": step}
-        return Terms(groups, self.template, abs(before) + abs(before - after), "formula", self.recompute, constants)
+        # A memory that the new gradient nearly undoes leaves little, with the rounding of both.
+        carried = sum(float(np.abs(slope[name] * raw[name]).sum()) for name in self.states)
+        scale = abs(before) + abs(before - after) + carried
+        return Terms(groups, self.template, scale, "formula", self.recompute, {**settings, "step": step})
 
     def recompute(self, groups: Mapping[str, Group], constants: Mapping[str, Any]) -> dict[str, float]:
         """The rule again, from the values of the terms."""
