@@ -192,6 +192,24 @@ def test_an_input_a_weight_and_a_number_used_twice() -> None:
     checked(tape, "square[0,3,3]")
 
 
+def test_a_kernel_that_was_computed_from_an_input() -> None:
+    """Each output of a linear map and of a convolution reads its own kernel, and with it what that was made from."""
+    build = Builder(13)
+    image, maker = build.input(1, 2, 3, 3), build.input(3, 2, name="maker")
+    w = build.op("kernel", "reshape", build.linear("made", maker, 8), shape=[3, 2, 2, 2])
+    build.op("conv", "convolution", image, w, None)
+    up = build.op("turned", "reshape", "made", shape=[2, 3, 2, 2])
+    tape = build.tape(build.op("up", "transposed_convolution", image, up, None))
+    field = receptive_field(tape, "conv[1,0,0]")
+    np.testing.assert_array_equal(field.regions[1].mask, poisoned(tape, "conv[0,1,0,0]", "maker"))
+    assert field.regions[1].count == 2
+    np.testing.assert_array_equal(field.mask, poisoned(tape, "conv[0,1,0,0]"))
+    # Of a transposed convolution the whole kernel counts: a bound.
+    mask = receptive_field(tape, "up[1,1,1]").regions[1].mask
+    assert (mask | ~poisoned(tape, "up[0,1,1,1]", "maker")).all()
+    assert mask.any()
+
+
 def test_an_operation_without_a_rule_counts_as_reading_all() -> None:
     build = Builder(11)
     x = build.op("relu", "relu", build.input(1, 1, 3, 3))

@@ -2,7 +2,8 @@
 
 It follows the graph backwards, operation by operation, with a mask for every array: through branches, strides, holes of
 a dilated kernel, borders, sums over everything. What the numbers are plays no part: a weight of 0 counts, and so does a
-unit that is silent on this picture. (Which numbers it does depend on here, and how much, its gradient says.)
+unit that is silent on this picture. (Which numbers it does depend on here, and how much, its gradient says.) Only a
+kernel that was itself computed from an input counts as a whole, borders or not.
 
 Source: Araujo, Norris & Sim 2019, "Computing receptive fields of convolutional neural networks"; for a chain of layers
 their formula, `textbook.sizes.field`, gives the same.

@@ -17,8 +17,8 @@ from pellucid.explain.path_sums import log, share_of
 if TYPE_CHECKING:
     from pellucid.explain.node import Array
 
-#: Up to so large a set all pairs are looked at, which is quicker then.
-_DENSE = 512
+#: Up to so large a set all pairs are looked at, which is quicker then: this many pairs at a time.
+_DENSE, _ROOM = 512, 1_000_000
 
 
 class Sets(NamedTuple):
@@ -34,30 +34,38 @@ class Sets(NamedTuple):
 
 def standardised(sets: Sets) -> Array:
     """Log of the best strength from each output, (R, n)."""
-    return np.stack([_row(sets, r) for r in range(len(sets.x))]) if len(sets.x) else np.zeros(sets.x.shape)
+    rows, n = sets.x.shape
+    some = max(1, _ROOM // n**2) if n <= _DENSE else 1
+    found = np.empty((rows, n))
+    for start in range(0, rows, some):
+        x, logs, gamma, beta = (part[start : start + some] for part in sets[:4])
+        found[start : start + some] = _some(sets._replace(x=x, logs=logs, gamma=gamma, beta=beta))
+    return found
 
 
-def _row(sets: Sets, r: int) -> Array:
-    """Of one set, (n,)."""
-    x, logs = sets.x[r].astype(np.float64), sets.logs[r]
-    n, finite = len(x), np.isfinite(logs)
-    if not finite.any():
-        return np.full(n, -np.inf)
-    s = 1 / np.sqrt(x.var() + sets.eps)
-    hat, size = (x - x.mean()) * s, np.abs(x)
-    top = logs[finite].max()
-    lead = size * np.exp(logs - top)
+def _some(sets: Sets) -> Array:
+    """Of a few sets at once, (R, n)."""
+    x, n = sets.x.astype(np.float64), sets.x.shape[1]
+    s_r1 = 1 / np.sqrt(x.var(axis=1, keepdims=True) + sets.eps)
+    hat, size = (x - x.mean(axis=1, keepdims=True)) * s_r1, np.abs(x)
+    top_r1 = sets.logs.max(axis=1, keepdims=True)
+    top_r1 = np.where(np.isfinite(top_r1), top_r1, 0.0)
+    lead = size * np.exp(sets.logs - top_r1)
     own = np.abs(1 - 1 / n - hat**2 / n)
     if n <= _DENSE:
-        slope = np.abs(1 + np.outer(hat, hat)) / n
-        np.fill_diagonal(slope, own)
-        total, best = slope @ size, (slope * lead).max(axis=1)
+        slope_rjm = np.abs(1 + hat[:, :, None] * hat[:, None, :]) / n
+        slope_rjm[:, np.arange(n), np.arange(n)] = own
+        total = (slope_rjm @ size[:, :, None])[:, :, 0]
+        slope_rjm *= lead[:, None, :]
+        best = slope_rjm.max(axis=2)
     else:
-        total = _sum_of_bent(size, hat) / n - size * (1 + hat**2) / n + size * own
-        best = np.maximum(_largest_of_bent(lead, hat) / n, lead * own)
-    reach = sets.gamma[r] * s
-    total = reach * total + sets.beta[r] + (sets.gamma[r] * np.abs(hat) if sets.has_gamma else 0.0)
-    return share_of(log(reach * best) + top, total)
+        bent = np.stack([_sum_of_bent(*row) for row in zip(size, hat, strict=True)])
+        total = bent / n - size * (1 + hat**2) / n + size * own
+        largest = np.stack([_largest_of_bent(*row) for row in zip(lead, hat, strict=True)])
+        best = np.maximum(largest / n, lead * own)
+    reach = sets.gamma * s_r1
+    total = reach * total + sets.beta + (sets.gamma * np.abs(hat) if sets.has_gamma else 0.0)
+    return share_of(log(reach * best) + top_r1, total)
 
 
 def _sum_of_bent(size: Array, hat: Array) -> Array:
