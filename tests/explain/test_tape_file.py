@@ -256,7 +256,11 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a gradient of no node": (array("gradients/more", np.ones(2)), "its gradients are of 'more'"),
     "a gradient of another shape": (array("gradients/fc", np.ones(2)), "'gradients/fc' has shape (2,), and its node"),
     "a gradient of whole numbers": (array("gradients/fc", np.ones((5, 4), int)), "'gradients/fc' is of type int64"),
-    "a weight after no step": (array("after/image", np.ones((5, 6, 1, 1))), "'image' has no step that changed it"),
+    "a weight after no step": (
+        array("after/image", np.ones((5, 6, 1, 1))),
+        "it has 'image' after a step, no parameter",
+    ),
+    "weights after no step": (put("update", None), "after a step, no parameter"),
     "a state of another shape": (array("state/m/fc.bias", np.ones(2)), "'state/m/fc.bias' has shape (2,)"),
     "gradients without a loss": (put("loss", None), "it has gradients, and no loss"),
     "a loss of no node": (put("loss", "more"), "its loss 'more' is no node"),

@@ -213,9 +213,30 @@ def test_a_step_that_is_not_the_rules_is_refused() -> None:
         tape.why("fc.weight.next[1,2]")
 
 
+def test_a_parameter_that_the_step_leaves_is_what_it_was() -> None:
+    tape = trained("adam")
+    assert tape.update is not None
+    tape.update = Update({"fc.weight": tape.update.parameters["fc.weight"]})
+    tape.after["fc.bias"] = tape.values["fc.bias"].copy()
+    made = checked(tape, "fc.bias.next[2]")
+    assert made.formula == "p, left as it was: frozen, or without a gradient"
+    assert [term.address for term in made.terms] == ["fc.bias[2]"]
+    assert made.residual == 0.0
+    with pytest.raises(
+        UsageError, match=r"fc\.bias\.state\.m: the step left fc\.bias as it was, and nothing is remembered"
+    ):
+        tape.value("fc.bias.state.m")
+    tape.after["fc.bias"] += np.float32(0.01)
+    with pytest.raises(VerificationError):
+        tape.why("fc.bias.next[2]")
+
+
 def test_what_no_step_changes_has_no_next() -> None:
     tape = trained("adam")
-    with pytest.raises(UsageError, match=r"input: the optimiser's step changes parameters .* fc\.weight, fc\.bias"):
+    with pytest.raises(
+        UsageError,
+        match=r"input: the optimiser's step is on parameters, and input is none: it has fc\.weight, fc\.bias",
+    ):
         tape.why("input.next[0,0]")
     tape.update = None
     with pytest.raises(UsageError, match=r"fc\.weight: the tape has no step of an optimiser: record with an optimiser"):

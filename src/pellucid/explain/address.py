@@ -103,11 +103,13 @@ def array_at(tape: Tape, address: Address) -> Array:
         return tape.pixels.values
     _after(tape, name)
     assert tape.update is not None
-    states, wanted = tape.update.parameters[name].state, what.removeprefix("state.")
-    if wanted not in states:
-        known = did_you_mean(wanted, states) if states else f"{tape.update.parameters[name].rule} remembers nothing"
+    step, wanted = tape.update.parameters.get(name), what.removeprefix("state.")
+    if step is None:
+        raise UsageError(f"{name}.{what}: the step left {name} as it was, and nothing is remembered of it: ask {name}")
+    if wanted not in step.state:
+        known = did_you_mean(wanted, step.state) if step.state else f"{step.rule} remembers nothing"
         raise UsageError(f"{name}.{what}: the optimiser remembers no {wanted!r} of {name}: {known}")
-    return states[wanted]
+    return step.state[wanted]
 
 
 def unknown(tape: Tape, name: str) -> UsageError:
@@ -157,10 +159,10 @@ def _gradient(tape: Tape, name: str) -> Array:
 def _after(tape: Tape, name: str) -> Array:
     if tape.update is None:
         raise UsageError(f"{name}: the tape has no step of an optimiser: record with an optimiser")
-    if name not in tape.update.parameters or name not in tape.after:
+    if name not in tape.after:
         raise UsageError(
-            f"{name}: the optimiser's step changes parameters that have a gradient, and {name} is none: "
-            f"it changes {', '.join(list(tape.after)[:3]) or 'nothing'}…"
+            f"{name}: the optimiser's step is on parameters, and {name} is none: "
+            f"it has {', '.join(list(tape.after)[:3]) or 'no'}…"
         )
     return tape.after[name]
 

@@ -188,7 +188,7 @@ class Explanation:
                 lines.append(f"    {_what(term):{wide}}  {'':25} {term.contribution:+.6g}")
             else:
                 product = f"{term.value:.6g} × {term.coefficient:.6g}"
-                lines.append(f"    {_what(term):{wide}}  {product:>23} = {term.contribution:+.6g}")
+                lines.append(f"    {_what(term):{wide}}  {product:>23} = {term.contribution + 0.0:+.6g}")
         if self.nonfinite:
             more = f" and {len(self.nonfinite) - most} more" if len(self.nonfinite) > most else ""
             lines.append(f"  not finite: {', '.join(self.nonfinite[:most])}{more}")

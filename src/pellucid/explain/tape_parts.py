@@ -38,8 +38,8 @@ def fields(description: Mapping[str, Any], arrays: Mapping[str, Array]) -> dict[
         _need(set(names) <= set(known), f"its {kind} are of {_strangers(names, known)}, which it has no node of")
         made[kind] = {name: _taken(left, f"{kind}/{name}", known[name].shape, "f") for name in names}
     made["update"] = _update(description["update"], known, left)
-    steps = made["update"].parameters if made["update"] is not None else {}
-    _need(set(made["after"]) <= set(steps), f"{_strangers(made['after'], steps)} has no step that changed it")
+    stepped = {name for name, node in known.items() if node.op == "parameter" and made["update"] is not None}
+    _need(set(made["after"]) <= stepped, f"it has {_strangers(made['after'], stepped)} after a step, no parameter")
     made["inputs"] = _texts(description["inputs"], "inputs")
     made["output"], made["loss"] = description["output"], description["loss"]
     _point(made, known)

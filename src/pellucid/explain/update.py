@@ -12,6 +12,7 @@ from pellucid.explain.explanation import Explanation
 from pellucid.explain.node import CLIP_EPS, Array, Clipping, Index, Node, Step, number
 from pellucid.textbook import OPTIMISERS, Group, Terms
 from pellucid.textbook.clipping import by_value, by_value_slopes
+from pellucid.textbook.terms import plain, row, summed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +39,13 @@ _MADE: Mapping[str, str] = {
 def explained(tape: Tape, node: Node, index: Index) -> Explanation:
     """A parameter after the optimiser's step. Raises UsageError for a rule that the textbook does not have."""
     assert tape.update is not None
-    step, clipping = tape.update.parameters[node.name], tape.update.clipping
-    address = spelled(f"{node.name}.next", index)
+    address, value = spelled(f"{node.name}.next", index), number(tape.after[node.name], index)
+    step, clipping = tape.update.parameters.get(node.name), tape.update.clipping
+    if step is None:
+        left = summed(
+            [plain("p", row(index), tape.values[node.name])], "p, left as it was: frozen, or without a gradient"
+        )
+        return Explanation(address, "parameter", left, {"p": node.name}, value, tape.precision)
     if step.rule not in OPTIMISERS:
         raise UsageError(
             f"{address}: the step was made by {step.rule}, which has no rule in the textbook, so what the number is "
@@ -48,7 +54,6 @@ def explained(tape: Tape, node: Node, index: Index) -> Explanation:
     made = _terms(step, clipping, index, tape.values[node.name], array_at(tape, Address(node.name, "grad")))
     names = {"p": node.name, "g": f"{node.name}.grad"}
     names |= {state: f"{node.name}.state.{state}" for state in OPTIMISERS[step.rule].states}
-    value = number(tape.after[node.name], index)
     details = tuple(_details(step, clipping, made))
     return Explanation(address, step.rule, made, names, value, tape.precision, details=details)
 
