@@ -89,6 +89,13 @@ def test_a_finite_number_out_of_terms_that_are_not_is_not_believed_blindly() -> 
         explanation(terms, 3.1)
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_no_finite_number_is_made_of_one_that_is_not(value: float) -> None:
+    with pytest.raises(VerificationError):
+        explanation(summed([value, 1.0]), 1.0)
+    assert explanation(summed([value, 1.0]), value).nonfinite == ("input[0]",)
+
+
 def test_the_smallest_numbers_may_be_flushed_to_zero() -> None:
     made = explanation(summed([1e-39, 2e-39]), 0.0)
     assert made.residual == pytest.approx(3e-39)
