@@ -63,10 +63,10 @@ def drawn(arrays: dict[str, Any], rng: np.random.Generator, count: int) -> list[
 def test_any_value_and_any_gradient_is_explained(net: str, training: bool) -> None:
     tape = recorded(net, training)
     rng = np.random.default_rng(0)
-    for name, index in drawn(tape.values, rng, 200):
+    for name, index in drawn(tape.values, rng, 150):
         checked(tape, spelled(name, index))
     gradients = {name: array for name, array in tape.gradients.items() if name != "loss"}
-    for name, index in drawn(gradients, rng, 200):
+    for name, index in drawn(gradients, rng, 150):
         assert checked(tape, spelled(f"{name}.grad", index)).combine == "sum"
 
 
@@ -125,7 +125,7 @@ def test_any_parameter_after_a_step_is_explained(rule: str, clip: dict[str, floa
     tape = record(model, images, label=labels, optimizer=optimizer, clip=clip)
     rng = np.random.default_rng(0)
     assert tape.after
-    for name, index in drawn(tape.after, rng, 60):
+    for name, index in drawn(tape.after, rng, 30):
         made = checked(tape, spelled(f"{name}.next", index))
         assert made.op == rule
         for term in made.terms:

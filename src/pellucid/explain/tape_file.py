@@ -59,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of the tape in a file. Raises DataError for one that is missing, damaged, or was forged."""
     path = Path(path)
     metadata = read_tensors_metadata(path, limit=_LARGEST)
-    if set(metadata) != {_KEY}:
+    if _KEY not in metadata:
         raise DataError(f"{path}: is a safetensors file but no tape: name a file that `Tape.save` wrote")
     place = f"{path}, description of the tape"
     description = _restored(parse_json(metadata[_KEY].encode("utf-8", "surrogatepass"), place, depth=_DEPTH))
