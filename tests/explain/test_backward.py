@@ -90,6 +90,13 @@ def test_against_autograd_on_a_recorded_network() -> None:
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-7)
 
 
+def test_a_number_used_twice_gets_both_gradients() -> None:
+    build = Builder(6)
+    x = build.input(1, 3)
+    tape = build.tape(build.op("cube", "multiply", build.op("square", "multiply", x, x), x))
+    np.testing.assert_allclose(backward_from(tape, "cube")["input"], 3 * tape.values["input"] ** 2)
+
+
 def test_what_a_value_does_not_depend_on_has_none() -> None:
     build = Builder(4)
     left, right = build.input(1, 2, name="left"), build.input(1, 3, name="right")

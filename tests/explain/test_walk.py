@@ -78,7 +78,8 @@ def test_channels_by_axis() -> None:
     build.op("flat", "flatten", build.op("pool", "global_average_pool", "conv"))
     build.op("rows", "reshape", x, shape=[2, 12, 4])
     build.lstm("lstm", "rows", 3)
+    build.op("last", "select", "lstm", axis=1, index=5)
     build.op("tanh", "tanh", build.linear("fc", "moved", 2))
     tape = build.tape()
-    axes = {name: channel_axis(tape, tape.node(name)) for name in ("input", "relu", "moved", "flat", "lstm", "tanh")}
-    assert axes == {"input": 1, "relu": 1, "moved": 3, "flat": 1, "lstm": 2, "tanh": 3}
+    wanted = {"input": 1, "relu": 1, "moved": 3, "flat": 1, "lstm": 2, "last": 1, "tanh": 3}
+    assert {name: channel_axis(tape, tape.node(name)) for name in wanted} == wanted

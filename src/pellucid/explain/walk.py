@@ -31,7 +31,6 @@ COPIES = frozenset(
         "expand",
         "concatenate",
         "padding",
-        "flip",
         "stack",
     }
 )
