@@ -19,6 +19,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Layout = Literal["auto", "nchw", "nhwc"]
 Loss = Literal["cross-entropy", "mse", "focal", "custom"]
 Monitor = Literal["val_loss", "val_accuracy", "val_auc"]
+Normalise = Literal["data", "unit"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Resize = Literal["crop", "stretch", "pad"]
@@ -78,6 +79,8 @@ class Pictures:
     augment: tuple[Augmentation, ...] | None = None
     """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth), others as
     docs/augmentation.md tells. Chosen by the data unless given; nothing after the flag means none."""
+    normalise: Normalise = "data"
+    """Numbers of mean 0 and deviation 1 over the training pictures (data), or only from 0 to 1 (unit)."""
     sample: float = 1.0
     """Train on this share of the pictures, the same share of every class."""
     val: float = 0.1
@@ -95,6 +98,9 @@ class Pictures:
 class Optimisation:
     """How the weights are found."""
 
+    init: str | None = None
+    """First weights: torch, uniform(0.1), truncated-normal(0.05), xavier, he, orthogonal. The network's own, unless
+    given."""
     epochs: int | None = None
     """How many times every training picture is seen. 10 unless given, and more where pictures are few."""
     batch_size: int | Literal["all"] | None = None

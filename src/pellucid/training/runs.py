@@ -143,7 +143,9 @@ def _pictures(task: Task) -> Generator[Reading, None, tuple[Task, Loaded, Loaded
     """The pictures of train and val in memory, and the task with the statistics of train in its preprocessing."""
     train = yield from _read("train", task.train, task.preprocess)
     val = yield from _read("val", task.val, task.preprocess)
-    return dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels)), train, val
+    if task.recipe.pictures.normalise == "data":
+        task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
+    return task, train, val
 
 
 def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
@@ -200,6 +202,8 @@ def _set_up(
     )
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
+    if recipe.optimisation.init is not None:
+        nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)
     loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
     measured = choose(model.to(device), batches, recipe, loss, again=measure)
     recipe = dataclasses.replace(recipe, engine=measured.engine)
