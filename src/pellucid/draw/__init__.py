@@ -6,6 +6,7 @@ Nothing here touches pyplot or the user's own settings of matplotlib, and every 
 from pellucid.draw.curves import curves
 from pellucid.draw.grid import contact_sheet
 from pellucid.draw.matrix import confusion
+from pellucid.draw.rates import sweep
 from pellucid.draw.text import Readable, readable
 
-__all__ = ["Readable", "confusion", "contact_sheet", "curves", "readable"]
+__all__ = ["Readable", "confusion", "contact_sheet", "curves", "readable", "sweep"]

@@ -23,7 +23,7 @@ Normalise = Literal["data", "unit"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Resize = Literal["crop", "stretch", "pad"]
-Schedule = Literal["constant", "step", "exponential", "cosine", "warmup-cosine", "onecycle", "plateau"]
+Schedule = Literal["constant", "step", "tenths", "exponential", "cosine", "warmup-cosine", "onecycle", "plateau"]
 
 #: The networks known by name; anything with an arrow in it is the notation of `pellucid.nets.parse`.
 NETWORKS = (
@@ -108,10 +108,12 @@ class Optimisation:
     optimizer: str = "nesterov"
     """The rule of a step: sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or one first and another
     from a share of the run on, as adam+sgd@0.6."""
-    lr: float | None = None
-    """Learning rate (the highest one, where the schedule varies it). The optimiser's usual one unless given."""
-    schedule: Schedule = "onecycle"
-    """How the learning rate goes over the run; plateau divides it by ten when the monitored figure stands still."""
+    lr: float | Literal["find"] | None = None
+    """Learning rate (the highest of the schedule), or find: from a short sweep. The optimiser's usual one, unless
+    given."""
+    schedule: str = "onecycle"
+    """How the rate goes: constant, step (or step@5: halved every 5 epochs), tenths, exponential, cosine, warmup-cosine,
+    onecycle, plateau."""
     loss: Loss = "cross-entropy"
     """What is made small; custom is a function of your own, given to pellucid.train(loss=...)."""
     balance: Balance = "none"
@@ -130,8 +132,8 @@ class Optimisation:
         ):
             if isinstance(value, int):
                 _whole(flag, value, 1, 1_000_000)
-        usual = LEARNING_RATES[self.stages[0].optimizer]
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+        usual, _ = LEARNING_RATES[self.stages[0].optimizer], self.halving
+        if isinstance(self.lr, (int, float)) and not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(
                 f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
@@ -162,7 +164,35 @@ class Optimisation:
     @property
     def rate(self) -> float:
         """The learning rate given, else the (first) optimiser's usual one."""
-        return LEARNING_RATES[self.stages[0].optimizer] if self.lr is None else self.lr
+        return self.lr if isinstance(self.lr, (int, float)) else LEARNING_RATES[self.stages[0].optimizer]
+
+    @property
+    def shape(self) -> Schedule:
+        """The schedule's name, without its epochs.
+
+        Raises UsageError for an unknown one.
+        """
+        name = self.schedule.partition("@")[0]
+        for known in get_args(Schedule):
+            if name == known:
+                return typing.cast("Schedule", known)
+        raise UsageError(f"--schedule {self.schedule!r} is not known: {did_you_mean(name, get_args(Schedule))}")
+
+    @property
+    def halving(self) -> int | None:
+        """The epochs after which `step@5` halves the rate; None for a schedule that is not written like this.
+
+        Raises UsageError where what follows @ is no number of epochs.
+        """
+        shape, (_, at, epochs) = self.shape, self.schedule.partition("@")
+        if not at:
+            return None
+        if shape != "step" or not (epochs.isascii() and epochs.isdigit() and int(epochs) > 0):
+            raise UsageError(
+                f"--schedule {self.schedule!r}: @ stands behind step, with the epochs after which the rate is halved, "
+                "as in step@5"
+            )
+        return int(epochs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +209,8 @@ class Regularisation:
     """Shorten the gradient of all weights together to this length, where it is longer."""
     clip_value: float | None = None
     """Cut every number of the gradient to this size."""
+    teacher: str | None = None
+    """A run or bundle whose answers are learnt besides the labels (knowledge distillation)."""
     ema: float | None = None
     """Keep, beside the weights, their running average with this decay (0.99, say), and evaluate and keep that."""
 
@@ -241,6 +273,8 @@ class Recipe:
             raise UsageError(
                 f"--label-smoothing goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away"
             )
+        if self.regularisation.teacher is not None and self.optimisation.loss != "cross-entropy":
+            raise UsageError(f"--teacher goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away")
         # Options in parentheses, and the notation, are the networks' own to understand.
         name = self.net.partition("(")[0].strip()
         if "->" not in self.net and name not in NETWORKS and self.net != "custom":
