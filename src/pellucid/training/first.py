@@ -15,7 +15,7 @@ from pellucid.errors import PellucidError
 from pellucid.training.sweep import Sweep
 
 #: Pictures on the sheet: the first of the first batch.
-SHEET = 24
+SHEET = 16
 
 
 def first_variances(model: nn.Module, batches: Batches) -> nets.Variances:

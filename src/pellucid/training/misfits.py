@@ -48,7 +48,8 @@ def _refuse_schedule(recipe: Recipe, epochs: int, steps: int) -> None:
     if optimisation.shape == "plateau" and epochs < PLATEAU_PATIENCE + 3:
         raise UsageError(
             f"--schedule plateau: lowers the rate after {PLATEAU_PATIENCE + 1} epochs without improvement, and a "
-            f"run of {_epochs(epochs)} has no room for that; give at least --epochs {PLATEAU_PATIENCE + 3}, or --schedule constant"
+            f"run of {_epochs(epochs)} has no room for that; give at least --epochs {PLATEAU_PATIENCE + 3}, "
+            "or --schedule constant"
         )
     least = LEAST_STEPS.get(optimisation.shape, 1)
     if steps < least:
