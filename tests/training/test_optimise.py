@@ -92,7 +92,7 @@ def test_frozen_parameters_are_left_out() -> None:
         ("adagrad", -0.1, -0.1 - 0.1 / math.sqrt(2)),
         ("adam", -0.1, -0.2),
         ("adamw", -0.1, -0.2),
-        ("rmsprop", -0.1 / math.sqrt(0.1), -0.1 / math.sqrt(0.1) - 0.1 / math.sqrt(0.19)),
+        ("rmsprop", -0.1 / math.sqrt(0.1 + 1e-7), -0.1 / math.sqrt(0.1 + 1e-7) - 0.1 / math.sqrt(0.19 + 1e-7)),
     ],
 )
 def test_two_steps_by_hand(name: Optimizer, first: float, second: float) -> None:

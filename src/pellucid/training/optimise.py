@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pellucid.recipe import Optimizer, Schedule
+from pellucid.training.rmsprop import KerasRMSprop
 
 # The one-cycle schedule climbs from a fifth of its peak over this share of the run, then falls to zero in a line.
 _ONECYCLE_START, _ONECYCLE_CLIMB = 0.2, 0.2
@@ -22,8 +23,7 @@ _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
     "nesterov": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, fused=True),
     "adagrad": torch.optim.Adagrad,
     "adadelta": torch.optim.Adadelta,
-    # ρ and ε as in Keras, whose examples made this rule common with images.
-    "rmsprop": lambda groups, lr: torch.optim.RMSprop(groups, lr, alpha=0.9, eps=1e-7),
+    "rmsprop": KerasRMSprop,
     "adam": lambda groups, lr: torch.optim.Adam(groups, lr, fused=True),
     "adamw": lambda groups, lr: torch.optim.AdamW(groups, lr, fused=True),
 }
