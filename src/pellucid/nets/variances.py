@@ -33,7 +33,7 @@ class Variances:
 
     def __str__(self) -> str:
         shown = ((row.name, row.layer, _short(row.weights), _short(row.variance)) for row in self.rows)
-        table = [("variance of", "layer", "weights", "numbers"), *shown]
+        table = [("name", "layer", "weights", "numbers"), *shown]
         names, layers, *_ = (max(len(line[column]) for line in table) for column in range(4))
         lines = [f"{name:{names}}  {layer:{layers}}  {own:>9}  {given:>9}" for name, layer, own, given in table]
         lines.insert(1, f"{'─' * names}  {'─' * layers}  {'─' * 9}  {'─' * 9}")

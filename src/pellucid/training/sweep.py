@@ -97,7 +97,7 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> Sweep:
 
     Raises PellucidError when it was lowest at the start: then the loss fell at no rate.
     """
-    finite = sum(1 for loss in losses if math.isfinite(loss))
+    finite = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
     average = smoothed(losses[:finite])
     best = min(range(finite), key=lambda i: average[i], default=0)
     if best == 0:
