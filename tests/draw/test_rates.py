@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from pellucid.draw.rates import sweep
@@ -23,13 +24,10 @@ def test_the_curve_its_lowest_point_and_the_suggestion(tmp_path: Path, drawn: li
     (axes,) = drawn[0].axes
     assert axes.get_xscale() == "log"
     steps, smooth, lowest, suggested = axes.lines
-    assert (
-        steps.get_xydata().tolist()
-        == smooth.get_xydata().tolist()
-        == [list(pair) for pair in zip(RATES, LOSSES, strict=True)]
-    )
-    assert lowest.get_xydata().tolist() == [[0.1, 0.9]]
-    assert suggested.get_xydata()[:, 0].tolist() == [0.01, 0.01]
+    points = [np.asarray(line.get_xydata()).tolist() for line in (steps, smooth, lowest, suggested)]
+    assert points[0] == points[1] == [[rate, loss] for rate, loss in zip(RATES, LOSSES, strict=True)]
+    assert points[2] == [[0.1, 0.9]]
+    assert [x for x, _ in points[3]] == [0.01, 0.01]
     # What exploded does not flatten the rest.
     low, high = axes.get_ylim()
     assert low < 0.9

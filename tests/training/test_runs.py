@@ -405,15 +405,8 @@ def test_a_rate_is_found_written_down_and_repeated_without_looking(tmp_path: Pat
     again = finish(run(recipe, out=tmp_path / "again"))
     assert bytes_of(again.folder) == bytes_of(result.folder)
     assert not (again.folder / "lr.png").exists()
-    pins: dict[str, Any] = {
-        "net": "lenet5",
-        "epochs": 4,
-        "batch_size": 64,
-        "precision": "float32",
-        "layout": "nchw",
-        "threads": 1,
-    }
-    assert find_rate("digits", **pins) == started.found
+    pins: dict[str, Any] = {"precision": "float32", "layout": "nchw", "threads": 1}
+    assert find_rate("digits", net="lenet5", epochs=4, batch_size=64, **pins) == started.found
 
 
 def test_first_weights_are_drawn_by_the_rule_and_told(tmp_path: Path, small: Recipe) -> None:

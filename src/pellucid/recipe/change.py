@@ -11,10 +11,11 @@ from pellucid.recipe.settings import Optimisation, Pictures, Recipe, Regularisat
 #: Recipes by name, each a change to the defaults above; `--preset` starts from one.
 PRESETS: dict[str, Recipe] = {
     "quick": Recipe(),
-    # The Keras example's network, numbers from 0 to 1, Glorot's weights, batch, optimiser and five epochs.
+    # The Keras example's network, numbers from 0 to 1, Glorot's weights, batch, optimiser and five epochs. It trains on
+    # every picture; here few are held out.
     "keras-cifar": Recipe(
         net="cifar-cnn",
-        pictures=Pictures(augment=(), normalise="unit"),
+        pictures=Pictures(augment=(), normalise="unit", val=0.02),
         optimisation=Optimisation(
             init="xavier", epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant"
         ),
