@@ -73,18 +73,17 @@ class Pictures:
     """What the network is shown."""
 
     size: int | None = None
-    """Side, in pixels, of the square each picture becomes. Chosen from the pictures and the network unless given."""
+    """Side of the square shown, in pixels."""
     resize: Resize | None = None
-    """How a picture becomes a square: crop its middle, stretch it, or pad it. Crop, unless the data says otherwise."""
+    """How it becomes a square."""
     augment: tuple[Augmentation, ...] | None = None
-    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth), others as
-    docs/augmentation.md tells. Chosen by the data unless given; nothing after the flag means none."""
+    """Random changes (docs/augmentation.md), by the data unless given; nothing after the flag: none."""
     normalise: Normalise = "data"
-    """Numbers of mean 0 and deviation 1 over the training pictures (data), or only from 0 to 1 (unit)."""
+    """Mean 0, deviation 1 (data), or 0 to 1."""
     sample: float = 1.0
-    """Train on this share of the pictures, the same share of every class."""
+    """Train on this share of every class."""
     val: float = 0.1
-    """Share of the training pictures held out for validation, when the data has no validation split of its own."""
+    """Share held out for validation, if the data has no split."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -99,29 +98,26 @@ class Optimisation:
     """How the weights are found."""
 
     init: str | None = None
-    """First weights: torch, uniform(0.1), truncated-normal(0.05), xavier, he, orthogonal. The network's own, unless
-    given."""
+    """First weights: torch, uniform(0.1), truncated-normal(0.05), xavier, he, orthogonal."""
     epochs: int | None = None
-    """How many times every training picture is seen. 10 unless given, and more where pictures are few."""
+    """10, or more where pictures are few."""
     batch_size: int | Literal["all"] | None = None
-    """Pictures a step, or all of them. 128 unless given, and fewer where pictures are few."""
+    """128, or fewer where pictures are few."""
     optimizer: str = "nesterov"
-    """The rule of a step: sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or one first and another
-    from a share of the run on, as adam+sgd@0.6."""
+    """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or two: adam+sgd@0.6."""
     lr: float | Literal["find"] | None = None
-    """Learning rate (the highest of the schedule), or find: from a short sweep. The optimiser's usual one, unless
-    given."""
+    """The highest rate; find: by a sweep."""
     schedule: str = "onecycle"
-    """How the rate goes: constant, step (or step@5: halved every 5 epochs), tenths, exponential, cosine, warmup-cosine,
+    """constant, step (or step@5: halved every 5 epochs), tenths, exponential, cosine, warmup-cosine,
     onecycle, plateau."""
     loss: Loss = "cross-entropy"
-    """What is made small; custom is a function of your own, given to pellucid.train(loss=...)."""
+    """custom: of pellucid.train(loss=...)."""
     balance: Balance = "none"
-    """weights: an error in a rare class counts for more, in inverse proportion to the pictures of each class."""
+    """weights: a rare class counts for more."""
     monitor: Monitor = "val_accuracy"
-    """The figure that says which epoch is best; it also drives plateau and early stopping."""
+    """Says which epoch is best; drives plateau and --patience."""
     patience: int | None = None
-    """Stop when the monitored figure has not improved for so many epochs. Never, unless given."""
+    """Epochs without gain before it stops."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -200,19 +196,19 @@ class Regularisation:
     """What keeps the network from learning its pictures by heart."""
 
     weight_decay: float = 5e-4
-    """Pull of the weights towards zero in proportion to their size (L2); not on biases and normalisation."""
+    """L2, not on biases and normalisation."""
     l1: float = 0.0
-    """Pull of the weights towards zero by the same amount each (L1); not on biases and normalisation."""
+    """L1, likewise."""
     label_smoothing: float = 0.0
-    """Share of each target spread over all classes (cross-entropy only)."""
+    """Share of each target spread over all."""
     clip_norm: float | None = None
-    """Shorten the gradient of all weights together to this length, where it is longer."""
+    """Shorten the gradient of all weights to this length."""
     clip_value: float | None = None
-    """Cut every number of the gradient to this size."""
+    """Cut each number of the gradient to this size."""
     teacher: str | None = None
-    """A run or bundle whose answers are learnt besides the labels (knowledge distillation)."""
+    """A run whose answers are learnt besides the labels."""
     ema: float | None = None
-    """Keep, beside the weights, their running average with this decay (0.99, say), and evaluate and keep that."""
+    """Keep the weights' running average, of this decay: 0.99, say."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -235,16 +231,16 @@ def _optimizer(name: str) -> Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How the numbers are computed. Touches speed and the last bits of the result; measured unless given."""
+    """How the numbers are computed; measured unless given."""
 
     precision: Precision = "auto"
-    """Arithmetic of the training step. bfloat16 keeps the weights in float32. Evaluation is never below float32."""
+    """bfloat16 keeps weights in float32."""
     layout: Layout = "auto"
-    """Order of the numbers in memory: nchw, or nhwc (channels last)."""
+    """nhwc: channels last."""
     device: Device = "auto"
-    """Where: the processor, or a GPU (auto takes a CUDA one if there is one)."""
+    """auto: a CUDA GPU if there is one."""
     threads: int = 0
-    """Processor threads of a training step; 0 means measured."""
+    """Of a training step; 0: measured."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -258,13 +254,13 @@ class Recipe:
     data: str = ""
     """Where the pictures are."""
     net: str = "quick"
-    """A network's name, or its layers: 'INPUT -> [[CONV(32)]*2 -> POOL]*2 -> FC(512) -> FC(10)'."""
+    """A name, or layers: 'INPUT -> [CONV(32) -> POOL]*2 -> FC(10)'."""
     pictures: Pictures = field(default_factory=Pictures)
     optimisation: Optimisation = field(default_factory=Optimisation)
     regularisation: Regularisation = field(default_factory=Regularisation)
     engine: Engine = field(default_factory=Engine)
     seed: int = 0
-    """Decides everything random: the split, the first weights, the order, the augmentation, the dropout."""
+    """Decides everything random."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
