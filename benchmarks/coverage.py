@@ -6,7 +6,7 @@ rule, forwards and, where the loss depends on it, backwards. Then numbers are dr
 shuffled order until there are enough: values, gradients, updated weights. Each is asked for its explanation, and the
 residual is measured against the rule's own scale.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [NETWORK …]      writes results/coverage.json
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py [NETWORK …]      writes results/coverage.json (their rows)
     OMP_NUM_THREADS=1 python benchmarks/coverage.py --bfloat16       the same in bfloat16: coverage_bfloat16.json
 
 The others' networks need `pip install transformers` and `pip install --no-deps torchvision==0.29.2`.
@@ -41,6 +41,7 @@ from pellucid.training.machine import processor, usable_cores
 
 OUT = Path(__file__).parent / "results"
 BATCH, CLASSES = 2, 10
+KINDS = ("values", "gradients", "updates")
 Shape = tuple[int, int, int]
 
 
@@ -256,10 +257,8 @@ HEAD = (
 
 def line(row: dict[str, Any]) -> str:
     """One line of the table."""
-    cells = [f"{row[kind]['greatest_residual']:.1e}" for kind in ("values", "gradients", "updates")]
-    bad = sum(
-        len(row[kind]["beyond_the_bound"]) + len(row[kind]["refused"]) for kind in ("values", "gradients", "updates")
-    )
+    cells = [f"{row[kind]['greatest_residual']:.1e}" for kind in KINDS]
+    bad = sum(len(row[kind]["beyond_the_bound"]) + len(row[kind]["refused"]) for kind in KINDS)
     rules = f"{row['with_forward_rule']}/{row['computing_nodes']}"
     back = f"{row['with_gradient_rule']}/{row['with_gradient']}"
     mode = "train" if row["training"] else "eval"
@@ -280,6 +279,24 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def write(path: Path, document: dict[str, Any], rows: list[Any], left_out: dict[str, str], whole: bool) -> None:
+    """The results; of some networks only, in place of what the file has of them, if it was made in the same way."""
+    today = datetime.now(UTC).date().isoformat()
+    rows = [{**row, "date": today} for row in rows]
+    if not whole:
+        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if {key: old.get(key) for key in document} != document:
+            print(f"not written: {path.name} is missing, or was made with other settings or versions")
+            return
+        new = {row["network"] for row in rows}
+        rows = [*rows, *(row for row in old["rows"] if row["network"] not in new)]
+        left_out = {**old["left_out"], **left_out}
+    order = list(NETWORKS)
+    rows.sort(key=lambda row: (order.index(row["network"]), row["training"]))
+    whole_document = {**document, "left_out": left_out, "rows": rows}
+    path.write_text(json.dumps(whole_document, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -310,27 +327,20 @@ def main() -> int:
             row = {"network": name, "training": training, **measured(tape, counts, given.seed)}
             rows.append({**row, "seconds": round(time.perf_counter() - start, 1)})
             print(line(rows[-1]), flush=True)
-            for part in ("values", "gradients", "updates"):
+            for part in KINDS:
                 for sentence in [*row[part]["beyond_the_bound"], *row[part]["refused"]]:
                     print(f"    {sentence}", flush=True)
     document = {
         "what": "computing nodes with a rule; greatest |residual|/scale of random values, gradients and updates",
-        "date": datetime.now(UTC).date().isoformat(),
         "machine": {"processor": processor(), "cores": usable_cores(), "threads": 1, **versions()},
         "precision": str(kind).removeprefix("torch."),
         "seed": given.seed,
         "batch": BATCH,
-        "rows": rows,
-        "left_out": left_out,
+        "asked": dict(zip(KINDS, counts, strict=True)),
     }
-    if not given.networks:
-        path = OUT / ("coverage_bfloat16.json" if given.bfloat16 else "coverage.json")
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    answered = all(
-        not row[part]["beyond_the_bound"] and not row[part]["refused"]
-        for row in rows
-        for part in ("values", "gradients", "updates")
-    )
+    path = OUT / ("coverage_bfloat16.json" if given.bfloat16 else "coverage.json")
+    write(path, document, rows, left_out, whole=not given.networks)
+    answered = all(not row[part]["beyond_the_bound"] and not row[part]["refused"] for row in rows for part in KINDS)
     return 0 if answered and all(row["share"] >= 0.99 for row in rows) else 1
 
 

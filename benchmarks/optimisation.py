@@ -25,7 +25,8 @@ OUT = Path(__file__).parent / "results" / "optimisation.json"
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("defaults", {}),
     *((f"--optimizer {name}", {"optimizer": name}) for name in (*get_args(Optimizer), "adam+sgd@0.6")),
-    *((f"--schedule {name}", {"schedule": name}) for name in get_args(Schedule)),
+    # Plateau has no room in five epochs.
+    *((f"--schedule {name}", {"schedule": name}) for name in get_args(Schedule) if name != "plateau"),
     ("--loss mse", {"loss": "mse"}),
     ("--loss focal", {"loss": "focal"}),
     ("--label-smoothing 0.1", {"label_smoothing": 0.1}),

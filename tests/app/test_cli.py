@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 import pellucid
 from pellucid.app import cli
+from pellucid.recipe import PRESETS
 
 QUICK = ["--epochs", "2", "--precision", "float32", "--layout", "nchw", "--threads", "1"]
 
@@ -95,6 +97,48 @@ def test_train_json_is_one_document_and_nothing_else(pellucid_command: Any) -> N
     assert document["split"] == "val"
     assert document["n"] == sum(map(sum, document["confusion"]))
     assert "epoch 2/2" in answer.err
+
+
+def test_help_fits_two_screens(pellucid_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    answer = pellucid_command("train", "--help")
+    assert answer.code == 0
+    assert len(answer.out.splitlines()) <= 120
+    # Each preset is named.
+    said = " ".join(answer.out.replace("│", " ").split())
+    assert all(name in said for name in PRESETS)
+
+
+def test_first_weights_and_a_found_rate_are_told(pellucid_command: Any) -> None:
+    answer = pellucid_command("train", "digits", "--net", "lenet5", "--init", "he", "--lr", "find", *QUICK)
+    assert answer.code == 0
+    assert "first weights he" in answer.out
+    assert re.search(r"conv1 +Conv2d\(1, 6, kernel_size=\(5, 5\)\) +0\.0\d+ +\d", answer.out)
+    rate = re.search(r"learning rate (\S+) \(onecycle\)", answer.out)
+    assert rate is not None
+    assert f"rate     {rate[1]}, a tenth of " in answer.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--init", "xaver"], "did you mean 'xavier'?"),
+        (["--schedule", "onecycl"], "did you mean 'onecycle'?"),
+        (["--preset", "keras"], "did you mean 'keras-cifar'?"),
+        (["--teacher", "nowhere"], "no such folder"),
+        (["--patience", "2"], "leave it away, or give at least --epochs 3"),
+        (["--teacher", "run", "--loss", "focal"], "--teacher goes with --loss cross-entropy, not focal"),
+        (["--augment", "flipp"], "'flip'"),
+        (["--loss", "crossentropy"], "'cross-entropy'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(
+    pellucid_command: Any, tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    answer = pellucid_command("train", "digits", "--net", "lenet5", *QUICK, *flags)
+    assert answer.code == 2 if sentence != "no such folder" else answer.code == 3
+    assert sentence in " ".join(answer.err.replace("│", " ").split())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_train_by_notation(pellucid_command: Any) -> None:

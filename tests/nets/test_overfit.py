@@ -68,6 +68,8 @@ def overfit(folder: Path, net: str, side: int, number: int, rule: str, rate: flo
 @pytest.mark.parametrize(
     ("net", "side", "rule", "rate", "steps"),
     [
+        ("lenet5", 32, "adam", 3e-3, 60),
+        ("quick", 32, "adam", 5e-3, 15),
         ("perceptron", 32, "adam", 1e-3, 30),
         ("mlp", 32, "adam", 1e-3, 20),
         ("rnn", 32, "adam", 5e-3, 120),

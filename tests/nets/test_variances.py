@@ -56,7 +56,17 @@ def test_the_table() -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.eye(2))
     assert str(nets.variances(nn.Sequential(linear), torch.tensor([[1.0, 3.0], [5.0, 7.0]]))).split("\n") == [
-        "name  layer                                               variance",
-        "────  ─────────────────────────────────────────────────  ─────────",
-        "0     Linear(in_features=2, out_features=2, bias=False)          5",
+        "name  layer                                                weights    numbers",
+        "────  ─────────────────────────────────────────────────  ─────────  ─────────",
+        "0     Linear(in_features=2, out_features=2, bias=False)       0.25          5",
     ]
+
+
+def test_the_variance_of_the_weights_leaves_biases_aside() -> None:
+    model = nets.build("INPUT -> CONV(8) -> POOL -> FC(classes)", 4, (3, 8, 8), seed=0)
+    with torch.no_grad():
+        model.get_parameter("conv1.bias").fill_(100)
+    own = {row.name: row.weights for row in nets.variances(model, batch(2, 3, 8, 8)).rows}
+    assert own["conv1"] == pytest.approx(model.get_parameter("conv1.weight").var(correction=0).item(), rel=1e-4)
+    assert own["fc1"] == pytest.approx(model.get_parameter("fc1.weight").var(correction=0).item(), rel=1e-4)
+    assert own["pool1"] is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tomllib
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import UsageError
-from pellucid.recipe import LEARNING_RATES, PRESETS, Monitor, Optimizer, Recipe, settle
+from pellucid.recipe import LEARNING_RATES, PRESETS, Monitor, Optimizer, Recipe, Schedule, settle, to_toml
 
 recipes = st.builds(
     lambda changes: settle(Recipe(data="x"), **changes),
@@ -18,7 +19,9 @@ recipes = st.builds(
         optional={
             "epochs": st.integers(1, 1000),
             "batch_size": st.none() | st.just("all") | st.integers(1, 4096),
-            "lr": st.none() | st.floats(1e-6, 10),
+            "lr": st.none() | st.just("find") | st.floats(1e-6, 10),
+            "schedule": st.sampled_from([*get_args(Schedule), "step@3"]),
+            "init": st.none() | st.just("he"),
             "optimizer": st.sampled_from([*get_args(Optimizer), "adam+sgd@0.6"]),
             "ema": st.none() | st.floats(0.01, 0.999),
             "patience": st.none() | st.integers(1, 50),
@@ -55,6 +58,14 @@ def test_settings_are_flat_and_no_two_share_a_name() -> None:
         ({"lr": -1.0}, "--lr -1: a learning rate is above 0; a usual one for nesterov is 0.05"),
         ({"lr": float("nan")}, "--lr nan"),
         ({"optimizer": "adma"}, "did you mean 'adam'?"),
+        ({"lr": "fnid"}, "did you mean 'find'?"),
+        ({"schedule": "cosin"}, "--schedule 'cosin' is not known: did you mean 'cosine'?"),
+        ({"schedule": "cosine@3"}, "@ stands behind step, with the epochs after which the rate is halved"),
+        ({"schedule": "step@0"}, "as in step@5"),
+        ({"schedule": "step@1.5"}, "as in step@5"),
+        ({"normalise": "dta"}, "did you mean 'data'?"),
+        ({"teacher": "run", "loss": "mse"}, "--teacher goes with --loss cross-entropy, not mse: leave one away"),
+        ({"teacher": "run", "loss": "custom"}, "--teacher goes with --loss cross-entropy, not custom"),
         ({"epochs": 0}, "--epochs 0: expected a whole number from 1"),
         ({"epochs": 1.5}, "epochs: expected int, found 1.5"),
         ({"epochs": True}, "epochs: expected int, found True"),
@@ -110,4 +121,27 @@ def test_the_keras_preset_is_the_keras_example() -> None:
     recipe = PRESETS["keras-cifar"].optimisation
     assert (recipe.optimizer, recipe.batch_size, recipe.epochs, recipe.rate) == ("rmsprop", 32, 5, 0.001)
     assert recipe.schedule == "constant"
+    assert recipe.init == "xavier"
     assert PRESETS["keras-cifar"].regularisation.weight_decay == 0
+    assert PRESETS["keras-cifar"].pictures.augment == ()
+    assert PRESETS["keras-cifar"].pictures.normalise == "unit"
+
+
+def test_the_resnet_preset_takes_the_papers_steps() -> None:
+    optimisation = PRESETS["resnet-cifar"].optimisation
+    # 64,000 steps of 128 over 45,000 pictures, "divided by 10 at 32k and 48k".
+    assert optimisation.epochs is not None
+    assert optimisation.epochs * -(-45_000 // 128) == pytest.approx(64_000, rel=0.002)
+    assert (optimisation.optimizer, optimisation.rate, optimisation.shape) == ("momentum", 0.1, "tenths")
+    assert PRESETS["resnet-cifar"].regularisation.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_recipe_file_one_can_edit(name: str) -> None:
+    written = tomllib.loads(to_toml(PRESETS[name]))
+    assert Recipe.from_json(written) == PRESETS[name]
+
+
+def test_step_may_name_its_epochs() -> None:
+    assert settle(Recipe(), schedule="step@5").optimisation.halving == 5
+    assert settle(Recipe(), schedule="step").optimisation.halving is None

@@ -26,6 +26,18 @@ def test_step_halves_at_each_fifth() -> None:
     assert [rates("step")[i] for i in (0, 19, 20, 40, 99)] == [2.0, 2.0, 1.0, 0.5, 0.125]
 
 
+def test_step_halves_after_so_many_steps_where_it_says() -> None:
+    values = [learning_rate("step", 2.0, step, STEPS, halving=30) for step in range(STEPS)]
+    assert [values[i] for i in (0, 29, 30, 59, 60, 90, 99)] == [2.0, 2.0, 1.0, 1.0, 0.5, 0.25, 0.25]
+
+
+def test_tenths_falls_at_half_and_at_three_quarters() -> None:
+    values = rates("tenths")
+    assert [values[i] for i in (0, 49)] == [2.0, 2.0]
+    assert [values[i] for i in (50, 74)] == pytest.approx([0.2, 0.2])
+    assert [values[i] for i in (75, 99)] == pytest.approx([0.02, 0.02])
+
+
 def test_exponential_falls_to_a_hundredth_by_equal_factors() -> None:
     values = [*rates("exponential"), learning_rate("exponential", 2.0, STEPS, STEPS)]
     ratios = [b / a for a, b in itertools.pairwise(values)]
@@ -92,7 +104,7 @@ def test_frozen_parameters_are_left_out() -> None:
         ("adagrad", -0.1, -0.1 - 0.1 / math.sqrt(2)),
         ("adam", -0.1, -0.2),
         ("adamw", -0.1, -0.2),
-        ("rmsprop", -0.1 / math.sqrt(0.1), -0.1 / math.sqrt(0.1) - 0.1 / math.sqrt(0.19)),
+        ("rmsprop", -0.1 / math.sqrt(0.1 + 1e-7), -0.1 / math.sqrt(0.1 + 1e-7) - 0.1 / math.sqrt(0.19 + 1e-7)),
     ],
 )
 def test_two_steps_by_hand(name: Optimizer, first: float, second: float) -> None:

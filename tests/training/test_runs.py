@@ -16,7 +16,7 @@ from torch import nn
 import pellucid
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.recipe import Recipe, read_recipe, settle
-from pellucid.training import Epoch, Event, Progress, Run, Started, Understood, resume, run
+from pellucid.training import Epoch, Event, Progress, Reading, Run, Started, Understood, find_rate, resume, run
 
 EPOCH_KEYS = [
     "epoch",
@@ -57,7 +57,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], Path]:
 
 
 def test_the_events_tell_the_run_in_order(done: tuple[list[Event], Path]) -> None:
-    events = [event for event in done[0] if not isinstance(event, Progress)]
+    # How often reading and progress are reported is a matter of time.
+    events = [event for event in done[0] if not isinstance(event, (Progress, Reading))]
     assert [type(event) for event in events] == [Understood, Started, *[Epoch] * 4, Run]
 
 
@@ -105,8 +106,9 @@ def test_the_recipe_written_is_complete_and_repeats_the_run_to_the_byte(
         field.name
         for part in (recipe.pictures, recipe.optimisation, recipe.engine)
         for field in dataclasses.fields(part)
-        # Without patience a run never stops early: that is a decision.
-        if getattr(part, field.name) in (None, "auto") and field.name != "patience"
+        # Without patience a run never stops early, and without an initialiser a network draws as it always does: those
+        # are decisions.
+        if getattr(part, field.name) in (None, "auto") and field.name not in {"patience", "init"}
     ]
     assert undecided == []
     again = finish(run(recipe, out=tmp_path / "again"))
@@ -312,6 +314,12 @@ def test_mixed_pictures_are_trained_on_and_counted_by_their_shares(tmp_path: Pat
     assert result.scores["accuracy"] > 0.6
     # Nobody can name two digits at once: the training accuracy stays below what the mixtures allow.
     assert 0.3 < rows[-1]["accuracy"] < 0.97
+    # So it is also taken of training pictures as they are, the same in each epoch, with the weights kept.
+    train = pellucid.evaluate(result, "digits", split="train")
+    best = next(row for row in rows if row["epoch"] == result.epoch)
+    # A thousand of 1,293: their accuracy is that of all within four standard errors.
+    spread = 4 * (train["accuracy"] * (1 - train["accuracy"]) / 1000) ** 0.5
+    assert best["train_accuracy"] == pytest.approx(train["accuracy"], abs=spread)
 
 
 def test_a_loss_of_ones_own_takes_no_mixtures(tmp_path: Path) -> None:
@@ -380,3 +388,47 @@ def test_each_of_these_trains(tmp_path: Path, small: Recipe, settings: dict[str,
     assert rows[-1]["loss"] < rows[0]["loss"]
     if "batch_size" in settings:
         assert [row["step"] for row in rows] == [1, 2, 3]
+
+
+def test_a_rate_is_found_written_down_and_repeated_without_looking(tmp_path: Path, small: Recipe) -> None:
+    small = settle(small, lr="find", epochs=4)
+    events = list(run(small, out=tmp_path / "run"))
+    result = finish(events)
+    started = next(event for event in events if isinstance(event, Started))
+    assert started.found is not None
+    recipe = read_recipe(result.folder / "recipe.json")
+    assert recipe.optimisation.lr == started.found.suggestion
+    assert max(row["lr"] for row in lines(result.folder)) <= started.found.suggestion
+    assert result.scores["accuracy"] > 0.9
+    assert (result.folder / "lr.png").stat().st_size > 5000
+    # The sweep left no trace in the run: with the rate alone the same bytes come out.
+    again = finish(run(recipe, out=tmp_path / "again"))
+    assert bytes_of(again.folder) == bytes_of(result.folder)
+    assert not (again.folder / "lr.png").exists()
+    pins: dict[str, Any] = {"precision": "float32", "layout": "nchw", "threads": 1}
+    assert find_rate("digits", net="lenet5", epochs=4, batch_size=64, **pins) == started.found
+
+
+def test_first_weights_are_drawn_by_the_rule_and_told(tmp_path: Path, small: Recipe) -> None:
+    started = next(
+        event for event in run(settle(small, init="uniform(0.02)"), out=tmp_path / "r") if isinstance(event, Started)
+    )
+    weights = [p.detach() for name, p in started.model.named_parameters() if name.endswith("weight")]
+    assert 0.0198 < max(weight.abs().max().item() for weight in weights) <= 0.02
+    assert started.variances is not None
+    told = [row.weights for row in started.variances.rows if row.weights is not None]
+    assert told == pytest.approx([weight.var(correction=0).item() for weight in weights], rel=1e-5)
+    with pytest.raises(UsageError, match="'xaver' is no initialiser Pellucid knows: did you mean 'xavier'"):
+        finish(run(settle(small, init="xaver"), out=tmp_path / "bad"))
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("normalise", ["data", "unit"])
+def test_the_numbers_a_network_is_shown(tmp_path: Path, small: Recipe, normalise: str) -> None:
+    result = finish(run(settle(small, normalise=normalise, epochs=1), out=tmp_path / "run"))
+    preprocess = result.recogniser.preprocess
+    if normalise == "unit":
+        assert (preprocess.mean, preprocess.std) == ((0.0,), (1.0,))
+    else:
+        assert 0 < preprocess.mean[0] < 1
+        assert preprocess.std[0] < 0.5

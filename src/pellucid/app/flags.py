@@ -15,7 +15,7 @@ from pellucid.recipe import PRESETS, Recipe, read_recipe
 T = TypeVar("T")
 
 Run = Annotated[str, tyro.conf.Positional]
-Json = Annotated[bool, tyro.conf.arg(help="Print the result as JSON, and all else on stderr.")]
+Json = Annotated[bool, tyro.conf.arg(help="JSON on stdout, all else on stderr.")]
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Train(Recipe):
     data: Annotated[str, tyro.conf.Positional] = ""
     """A folder, a CSV file or a name."""
     preset: str = "quick"
-    """Start from a recipe by name: quick, keras-cifar. Other flags change it."""
+    """A recipe to start from: quick, lecun98, keras-cifar, resnet-cifar, lstm-rows."""
     recipe: str = ""
-    """Start from a recipe file (.json or .toml), such as RUN/recipe.json, which repeats that run."""
+    """A recipe file to start from, such as RUN/recipe.json."""
     out: str = ""
-    """The run folder to make; by default runs/DATA-NET-N."""
+    """The run folder to make; runs/DATA-NET-N unless given."""
     show_recipe: bool = False
-    """Print the recipe as a TOML file to edit, for --recipe, and do nothing else."""
+    """Print the recipe as a TOML file to edit, and stop."""
     resume: str = ""
-    """Go on with this run folder; no other flag is needed."""
+    """Go on with this run; no other flag."""
     measure: bool = False
-    """Measure the quickest engine again, though one is remembered."""
+    """Measure the engine again."""
     json: Json = False
 
     def the_recipe(self) -> Recipe:

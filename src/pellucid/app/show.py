@@ -80,6 +80,11 @@ class Show:
         self._print("")
         self.console.print(_layers(summary, event.image))
         self._print(f"{summary.parameters:,} parameters. {summary.first_layer_as_fc}".rstrip())
+        if event.variances is not None:
+            layers = tuple(row for row in event.variances.rows if row.weights is not None)
+            self._print("")
+            self._print(f"first weights {recipe.optimisation.init}: how far they spread, and what they make of a batch")
+            self._print(str(nets.Variances(layers)))
         optimisation, engine = recipe.optimisation, recipe.engine
         self._print("")
         self._print(
@@ -87,6 +92,11 @@ class Show:
             f"batch {optimisation.batch_size}, {optimisation.epochs} epochs, {optimisation.loss}, seed {recipe.seed}"
         )
         self._print(f"engine   {engine.precision}, {engine.layout}, {_threads(engine.threads)}{_measured(event)}")
+        if event.found is not None:
+            self._print(
+                f"rate     {event.found.suggestion:g}, a tenth of {event.found.lowest:.2g}, where the loss of "
+                f"{len(event.found.rates)} steps with a rising rate was lowest (lr.png)"
+            )
         self._print(f"run      {event.folder}")
         self._print("")
         self.epochs = optimisation.epochs or 0
@@ -122,10 +132,13 @@ class Show:
 
     def _epoch(self, event: Epoch) -> None:
         row = event.row
+        right = f"{row['accuracy']:.3f}"
+        if "train_accuracy" in row:
+            right = f"{right} (mixed) {row['train_accuracy']:.3f} (unmixed)"
         auc = "" if row["val_auc"] is None else f"  auc {row['val_auc']:.3f}"
         self._print(
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  accuracy "
-            f"{row['accuracy']:.3f}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{auc}  |  "
+            f"{right}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{auc}  |  "
             f"{row['images_per_second']:,.0f} images/s  {_time(row['seconds'])}{'  best' if event.best else ''}"
         )
 

@@ -7,6 +7,7 @@ from pellucid.draw.curves import curves
 from pellucid.draw.grid import contact_sheet
 from pellucid.draw.maps import colours, tiles
 from pellucid.draw.matrix import confusion
+from pellucid.draw.rates import sweep
 from pellucid.draw.text import Readable, readable
 
-__all__ = ["Readable", "colours", "confusion", "contact_sheet", "curves", "readable", "tiles"]
+__all__ = ["Readable", "colours", "confusion", "contact_sheet", "curves", "readable", "sweep", "tiles"]

@@ -1,4 +1,4 @@
-"""How far the numbers of each layer spread, for one batch: first weights that are too small or too large show here."""
+"""How far each layer's weights and numbers spread, for one batch: first weights too small or too large show here."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Variance:
     name: str
     layer: str
     variance: float
+    weights: float | None = None
+    """The variance of the layer's weights, biases aside; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,11 @@ class Variances:
     rows: tuple[Variance, ...]
 
     def __str__(self) -> str:
-        table = [("name", "layer", "variance"), *((row.name, row.layer, f"{row.variance:.3g}") for row in self.rows)]
-        names, layers, _ = (max(len(line[column]) for line in table) for column in range(3))
-        lines = [f"{name:{names}}  {layer:{layers}}  {variance:>9}" for name, layer, variance in table]
-        lines.insert(1, f"{'─' * names}  {'─' * layers}  {'─' * 9}")
+        shown = ((row.name, row.layer, _short(row.weights), _short(row.variance)) for row in self.rows)
+        table = [("name", "layer", "weights", "numbers"), *shown]
+        names, layers, *_ = (max(len(line[column]) for line in table) for column in range(4))
+        lines = [f"{name:{names}}  {layer:{layers}}  {own:>9}  {given:>9}" for name, layer, own, given in table]
+        lines.insert(1, f"{'─' * names}  {'─' * layers}  {'─' * 9}  {'─' * 9}")
         return "\n".join(lines)
 
 
@@ -62,9 +65,18 @@ def _recorded(name: str, rows: list[Variance]) -> Any:
         tensor = _first(output)
         if tensor is not None and tensor.is_floating_point():
             variance = tensor.double().var(correction=0).item()
-            rows.append(Variance(name or type(module).__name__, describe(module), variance))
+            rows.append(Variance(name or type(module).__name__, describe(module), variance, _weights(module)))
 
     return hook
+
+
+def _short(variance: float | None) -> str:
+    return "" if variance is None else f"{variance:.3g}"
+
+
+def _weights(module: nn.Module) -> float | None:
+    own = [weight.detach().double().flatten() for weight in module.parameters(recurse=False) if weight.ndim > 1]
+    return torch.cat(own).var(correction=0).item() if own else None
 
 
 def _first(value: Any) -> Tensor | None:

@@ -11,12 +11,36 @@ from pellucid.recipe.settings import Optimisation, Pictures, Recipe, Regularisat
 #: Recipes by name, each a change to the defaults above; `--preset` starts from one.
 PRESETS: dict[str, Recipe] = {
     "quick": Recipe(),
-    # The Keras example's network, batch, optimiser and five epochs.
+    # The Keras example's network, numbers from 0 to 1, Glorot's weights, batch, optimiser and five epochs. It trains on
+    # every picture; here few are held out.
     "keras-cifar": Recipe(
         net="cifar-cnn",
-        pictures=Pictures(augment=()),
-        optimisation=Optimisation(epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant"),
+        pictures=Pictures(augment=(), normalise="unit", val=0.02),
+        optimisation=Optimisation(
+            init="xavier", epochs=5, batch_size=32, optimizer="rmsprop", lr=0.001, schedule="constant"
+        ),
         regularisation=Regularisation(weight_decay=0.0),
+    ),
+    # Squared errors, twenty epochs and a falling rate, as LeCun et al. 1998; docs/networks.md says what is different.
+    "lecun98": Recipe(
+        net="lenet5",
+        pictures=Pictures(augment=()),
+        optimisation=Optimisation(epochs=20, batch_size=16, optimizer="sgd", lr=0.1, schedule="step", loss="mse"),
+        regularisation=Regularisation(weight_decay=0.0),
+    ),
+    # He et al. 2015, section 4.2: 64,000 steps over 45,000 pictures.
+    "resnet-cifar": Recipe(
+        net="resnet20",
+        pictures=Pictures(augment=("flip", "shift")),
+        optimisation=Optimisation(epochs=182, batch_size=128, optimizer="momentum", lr=0.1, schedule="tenths"),
+        regularisation=Regularisation(weight_decay=1e-4),
+    ),
+    # Deep in layers and in time, so with a bound on the gradient (Pascanu et al. 2013).
+    "lstm-rows": Recipe(
+        net="lstm(units=128, layers=5, uniform=0.1)",
+        pictures=Pictures(augment=()),
+        optimisation=Optimisation(optimizer="adam", lr=0.003),
+        regularisation=Regularisation(weight_decay=0.0, clip_norm=1.0),
     ),
 }
 

@@ -19,10 +19,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Layout = Literal["auto", "nchw", "nhwc"]
 Loss = Literal["cross-entropy", "mse", "focal", "custom"]
 Monitor = Literal["val_loss", "val_accuracy", "val_auc"]
+Normalise = Literal["data", "unit"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Resize = Literal["crop", "stretch", "pad"]
-Schedule = Literal["constant", "step", "exponential", "cosine", "warmup-cosine", "onecycle", "plateau"]
+Schedule = Literal["constant", "step", "tenths", "exponential", "cosine", "warmup-cosine", "onecycle", "plateau"]
 
 #: The networks known by name; anything with an arrow in it is the notation of `pellucid.nets.parse`.
 NETWORKS = (
@@ -72,16 +73,17 @@ class Pictures:
     """What the network is shown."""
 
     size: int | None = None
-    """Side, in pixels, of the square each picture becomes. Chosen from the pictures and the network unless given."""
+    """Side of the square shown, in pixels."""
     resize: Resize | None = None
-    """How a picture becomes a square: crop its middle, stretch it, or pad it. Crop, unless the data says otherwise."""
+    """How it becomes a square."""
     augment: tuple[Augmentation, ...] | None = None
-    """Random changes to training pictures: flip (left-right), shift (by up to a sixteenth), others as
-    docs/augmentation.md tells. Chosen by the data unless given; nothing after the flag means none."""
+    """Random changes (docs/augmentation.md), by the data unless given; nothing after the flag: none."""
+    normalise: Normalise = "data"
+    """Mean 0, deviation 1 (data), or 0 to 1."""
     sample: float = 1.0
-    """Train on this share of the pictures, the same share of every class."""
+    """Train on this share of every class."""
     val: float = 0.1
-    """Share of the training pictures held out for validation, when the data has no validation split of its own."""
+    """Share held out for validation, if the data has no split."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -95,25 +97,27 @@ class Pictures:
 class Optimisation:
     """How the weights are found."""
 
+    init: str | None = None
+    """First weights: torch, uniform(0.1), truncated-normal(0.05), xavier, he, orthogonal."""
     epochs: int | None = None
-    """How many times every training picture is seen. 10 unless given, and more where pictures are few."""
+    """10, or more where pictures are few."""
     batch_size: int | Literal["all"] | None = None
-    """Pictures a step, or all of them. 128 unless given, and fewer where pictures are few."""
+    """128, or fewer where pictures are few."""
     optimizer: str = "nesterov"
-    """The rule of a step: sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or one first and another
-    from a share of the run on, as adam+sgd@0.6."""
-    lr: float | None = None
-    """Learning rate (the highest one, where the schedule varies it). The optimiser's usual one unless given."""
-    schedule: Schedule = "onecycle"
-    """How the learning rate goes over the run; plateau divides it by ten when the monitored figure stands still."""
+    """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or two: adam+sgd@0.6."""
+    lr: float | Literal["find"] | None = None
+    """The highest rate; find: by a sweep."""
+    schedule: str = "onecycle"
+    """constant, step (or step@5: halved every 5 epochs), tenths, exponential, cosine, warmup-cosine,
+    onecycle, plateau."""
     loss: Loss = "cross-entropy"
-    """What is made small; custom is a function of your own, given to pellucid.train(loss=...)."""
+    """custom: of pellucid.train(loss=...)."""
     balance: Balance = "none"
-    """weights: an error in a rare class counts for more, in inverse proportion to the pictures of each class."""
+    """weights: a rare class counts for more."""
     monitor: Monitor = "val_accuracy"
-    """The figure that says which epoch is best; it also drives plateau and early stopping."""
+    """Says which epoch is best; drives plateau and --patience."""
     patience: int | None = None
-    """Stop when the monitored figure has not improved for so many epochs. Never, unless given."""
+    """Epochs without gain before it stops."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -124,8 +128,8 @@ class Optimisation:
         ):
             if isinstance(value, int):
                 _whole(flag, value, 1, 1_000_000)
-        usual = LEARNING_RATES[self.stages[0].optimizer]
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+        usual, _ = LEARNING_RATES[self.stages[0].optimizer], self.halving
+        if isinstance(self.lr, (int, float)) and not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(
                 f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
@@ -156,7 +160,35 @@ class Optimisation:
     @property
     def rate(self) -> float:
         """The learning rate given, else the (first) optimiser's usual one."""
-        return LEARNING_RATES[self.stages[0].optimizer] if self.lr is None else self.lr
+        return self.lr if isinstance(self.lr, (int, float)) else LEARNING_RATES[self.stages[0].optimizer]
+
+    @property
+    def shape(self) -> Schedule:
+        """The schedule's name, without its epochs.
+
+        Raises UsageError for an unknown one.
+        """
+        name = self.schedule.partition("@")[0]
+        for known in get_args(Schedule):
+            if name == known:
+                return typing.cast("Schedule", known)
+        raise UsageError(f"--schedule {self.schedule!r} is not known: {did_you_mean(name, get_args(Schedule))}")
+
+    @property
+    def halving(self) -> int | None:
+        """The epochs after which `step@5` halves the rate; None for a schedule that is not written like this.
+
+        Raises UsageError where what follows @ is no number of epochs.
+        """
+        shape, (_, at, epochs) = self.shape, self.schedule.partition("@")
+        if not at:
+            return None
+        if shape != "step" or not (epochs.isascii() and epochs.isdigit() and int(epochs) > 0):
+            raise UsageError(
+                f"--schedule {self.schedule!r}: @ stands behind step, with the epochs after which the rate is halved, "
+                "as in step@5"
+            )
+        return int(epochs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +196,19 @@ class Regularisation:
     """What keeps the network from learning its pictures by heart."""
 
     weight_decay: float = 5e-4
-    """Pull of the weights towards zero in proportion to their size (L2); not on biases and normalisation."""
+    """L2, not on biases and normalisation."""
     l1: float = 0.0
-    """Pull of the weights towards zero by the same amount each (L1); not on biases and normalisation."""
+    """L1, likewise."""
     label_smoothing: float = 0.0
-    """Share of each target spread over all classes (cross-entropy only)."""
+    """Share of each target spread over all."""
     clip_norm: float | None = None
-    """Shorten the gradient of all weights together to this length, where it is longer."""
+    """Shorten the gradient of all weights to this length."""
     clip_value: float | None = None
-    """Cut every number of the gradient to this size."""
+    """Cut each number of the gradient to this size."""
+    teacher: str | None = None
+    """A run whose answers are learnt besides the labels."""
     ema: float | None = None
-    """Keep, beside the weights, their running average with this decay (0.99, say), and evaluate and keep that."""
+    """Keep the weights' running average, of this decay: 0.99, say."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -197,16 +231,16 @@ def _optimizer(name: str) -> Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How the numbers are computed. Touches speed and the last bits of the result; measured unless given."""
+    """How the numbers are computed; measured unless given."""
 
     precision: Precision = "auto"
-    """Arithmetic of the training step. bfloat16 keeps the weights in float32. Evaluation is never below float32."""
+    """bfloat16 keeps weights in float32."""
     layout: Layout = "auto"
-    """Order of the numbers in memory: nchw, or nhwc (channels last)."""
+    """nhwc: channels last."""
     device: Device = "auto"
-    """Where: the processor, or a GPU (auto takes a CUDA one if there is one)."""
+    """auto: a CUDA GPU if there is one."""
     threads: int = 0
-    """Processor threads of a training step; 0 means measured."""
+    """Of a training step; 0: measured."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -220,13 +254,13 @@ class Recipe:
     data: str = ""
     """Where the pictures are."""
     net: str = "quick"
-    """A network's name, or its layers: 'INPUT -> [[CONV(32)]*2 -> POOL]*2 -> FC(512) -> FC(10)'."""
+    """A name, or layers: 'INPUT -> [CONV(32) -> POOL]*2 -> FC(10)'."""
     pictures: Pictures = field(default_factory=Pictures)
     optimisation: Optimisation = field(default_factory=Optimisation)
     regularisation: Regularisation = field(default_factory=Regularisation)
     engine: Engine = field(default_factory=Engine)
     seed: int = 0
-    """Decides everything random: the split, the first weights, the order, the augmentation, the dropout."""
+    """Decides everything random."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -235,6 +269,8 @@ class Recipe:
             raise UsageError(
                 f"--label-smoothing goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away"
             )
+        if self.regularisation.teacher is not None and self.optimisation.loss != "cross-entropy":
+            raise UsageError(f"--teacher goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away")
         # Options in parentheses, and the notation, are the networks' own to understand.
         name = self.net.partition("(")[0].strip()
         if "->" not in self.net and name not in NETWORKS and self.net != "custom":

@@ -11,8 +11,11 @@ PLAIN = ("vgg", "googlenet-paper")
 
 
 def usual_rate(recipe: Recipe) -> float:
-    """The learning rate given, else the (first) optimiser's usual one; a tenth of it for deep plain networks."""
-    plain = recipe.optimisation.lr is None and recipe.net.startswith(PLAIN)
+    """The learning rate given, else the (first) optimiser's usual one; a tenth of it for deep plain networks.
+
+    A rate that is still to be found counts as none.
+    """
+    plain = recipe.optimisation.lr in {None, "find"} and recipe.net.startswith(PLAIN)
     return recipe.optimisation.rate * (0.1 if plain else 1.0)
 
 

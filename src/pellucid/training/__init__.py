@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pellucid.training.api import train
+from pellucid.training.api import find_rate, train
 from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
 from pellucid.training.runs import resume, run
+from pellucid.training.sweep import Sweep
 
 __all__ = [
     "Epoch",
@@ -13,7 +14,9 @@ __all__ = [
     "Reading",
     "Run",
     "Started",
+    "Sweep",
     "Understood",
+    "find_rate",
     "resume",
     "run",
     "train",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.recipe import PRESETS, Recipe, settle
-from pellucid.training.events import Event, Run
+from pellucid.training.events import Event, Run, Started
 from pellucid.training.losses import Loss
 from pellucid.training.runs import run
+from pellucid.training.sweep import Sweep
 
 
 def train(
@@ -35,16 +39,8 @@ def train(
     Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or
     PellucidError, with a sentence that says what to do; KeyboardInterrupt when interrupted, after saving.
     """
-    recipe = preset if isinstance(preset, Recipe) else PRESETS.get(preset)
-    if recipe is None:
-        raise UsageError(f"preset {preset!r} is not known: {did_you_mean(str(preset), PRESETS)}")
-    named: dict[str, Any] = {"data": os.fspath(data)}
-    if isinstance(net, str):
-        named["net"] = net
-    if isinstance(loss, str):
-        named["loss"] = loss
     events = run(
-        settle(recipe, **named, **settings),
+        _recipe(data, net, loss, preset, settings),
         out=None if out is None else os.fspath(out),
         model=None if isinstance(net, str) else net,
         loss=None if isinstance(loss, str) else loss,
@@ -57,3 +53,48 @@ def train(
                 raise KeyboardInterrupt
             return event
     raise AssertionError("a run ends with a Run")
+
+
+def find_rate(
+    data: str | os.PathLike[str],
+    *,
+    net: str | nn.Module = "quick",
+    loss: str | Loss = "cross-entropy",
+    preset: str | Recipe = "quick",
+    **settings: Any,
+) -> Sweep:
+    """Look for a learning rate as `pellucid train --lr find` does, and train nothing; arguments as for `train`.
+
+    Returns the rates tried, the losses, and the rate suggested. A module of one's own is left as it was. Raises what
+    `train` raises, and PellucidError where the loss falls at no rate.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        events = run(
+            _recipe(data, net, loss, preset, {**settings, "lr": "find"}),
+            out=Path(folder) / "run",
+            model=None if isinstance(net, str) else copy.deepcopy(net),
+            loss=None if isinstance(loss, str) else loss,
+        )
+        for event in events:
+            # Not a step of the run itself is taken.
+            if isinstance(event, Started) and event.found is not None:
+                return event.found
+    raise AssertionError("a run that looks for a rate says which")
+
+
+def _recipe(
+    data: str | os.PathLike[str],
+    net: str | nn.Module,
+    loss: str | Loss,
+    preset: str | Recipe,
+    settings: dict[str, Any],
+) -> Recipe:
+    recipe = preset if isinstance(preset, Recipe) else PRESETS.get(preset)
+    if recipe is None:
+        raise UsageError(f"preset {preset!r} is not known: {did_you_mean(str(preset), PRESETS)}")
+    named: dict[str, Any] = {"data": os.fspath(data)}
+    if isinstance(net, str):
+        named["net"] = net
+    if isinstance(loss, str):
+        named["loss"] = loss
+    return settle(recipe, **named, **settings)

@@ -10,9 +10,11 @@ from torch import nn
 
 from pellucid.bundle.recogniser import Recogniser
 from pellucid.data.images import Split
+from pellucid.nets import Variances
 from pellucid.recipe import Recipe
 from pellucid.training.prepare import Task
 from pellucid.training.probe import Measured
+from pellucid.training.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Started:
     measured: Measured
     model: nn.Module
     left_out: tuple[str, ...]
+    found: Sweep | None = None
+    """With `--lr find`, the sweep over rates."""
+    variances: Variances | None = None
+    """With `--init`, how far weights and numbers spread, layer by layer, for the first batch."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pellucid.data.batches import Batches
 from pellucid.data.mix import Mixed, Target, hits, targets
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import LEARNING_RATES, Engine, Recipe, usual_epochs
+from pellucid.training.distil import Teacher, distilled
 from pellucid.training.losses import Loss
 from pellucid.training.optimise import decayed, learning_rate, make_optimizer
 
@@ -65,12 +66,15 @@ class Forward:
 class Training:
     """A network being trained: its optimiser, its place in the run, and this epoch's sums."""
 
-    def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss) -> None:
+    def __init__(
+        self, model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, teacher: Teacher | None = None
+    ) -> None:
         self.model = model
         self.batches = batches
         self.recipe = recipe
         self.forward = Forward(model, batches.preprocess, recipe.engine)
         self.loss = loss
+        self.teacher = teacher
         self.epochs = recipe.optimisation.epochs or usual_epochs(len(batches.labels_n))
         self.step = 0
         self.lowered = 1.0
@@ -99,7 +103,8 @@ class Training:
         """The learning rate of the next step."""
         optimisation = self.recipe.optimisation
         peak = optimisation.rate if self.stage == 0 else LEARNING_RATES[optimisation.stages[self.stage].optimizer]
-        return self.lowered * learning_rate(optimisation.schedule, peak, self.step, self.steps)
+        halving = None if optimisation.halving is None else optimisation.halving * len(self.batches)
+        return self.lowered * learning_rate(optimisation.shape, peak, self.step, self.steps, halving)
 
     @property
     def kept(self) -> nn.Module:
@@ -126,7 +131,7 @@ class Training:
         logits_nk, auxiliary = self.forward(x_nhwc)
         labels = targets(target, logits_nk.shape[1], logits_nk.dtype) if isinstance(target, Mixed) else target
         loss = self.loss(logits_nk, labels)
-        whole = loss
+        whole = loss if self.teacher is None else distilled(loss, logits_nk, self.teacher(x_nhwc))
         for logits in auxiliary:
             # The heads on the way pull too; the loss shown stays that of the network's answer.
             whole = whole + float(self.model.auxiliary_loss_weight) * self.loss(logits, labels)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pellucid.recipe import Optimizer, Schedule
+from pellucid.training.rmsprop import KerasRMSprop
 
 # The one-cycle schedule climbs from a fifth of its peak over this share of the run, then falls to zero in a line.
 _ONECYCLE_START, _ONECYCLE_CLIMB = 0.2, 0.2
@@ -22,8 +23,7 @@ _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
     "nesterov": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, fused=True),
     "adagrad": torch.optim.Adagrad,
     "adadelta": torch.optim.Adadelta,
-    # ρ and ε as in Keras, whose examples made this rule common with images.
-    "rmsprop": lambda groups, lr: torch.optim.RMSprop(groups, lr, alpha=0.9, eps=1e-7),
+    "rmsprop": KerasRMSprop,
     "adam": lambda groups, lr: torch.optim.Adam(groups, lr, fused=True),
     "adamw": lambda groups, lr: torch.optim.AdamW(groups, lr, fused=True),
 }
@@ -48,11 +48,12 @@ def make_optimizer(model: nn.Module, optimizer: Optimizer, lr: float, weight_dec
     return _MAKERS[optimizer]([group for group in groups if group["params"]], lr=lr)
 
 
-def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
+def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, halving: int | None = None) -> float:
     """The learning rate of step `step` (from 0) of `steps`.
 
     onecycle: a line up from a fifth of the peak, then a line down towards zero (Smith 2018). step: halved at each fifth
-    of the run. exponential: down to a hundredth. cosine: half a cosine down to zero (Loshchilov and Hutter 2017).
+    of the run, or every `halving` steps. tenths: a tenth from half of the run on, a hundredth from three quarters on
+    (He et al. 2016). exponential: down to a hundredth. cosine: half a cosine down to zero (Loshchilov and Hutter 2017).
     warmup-cosine: a line up over the first twentieth, then the cosine (Goyal et al. 2017). plateau is constant here:
     what lowers it is not the step.
     """
@@ -61,7 +62,9 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> flo
         case "constant" | "plateau":
             return peak
         case "step":
-            return peak * 0.5 ** math.floor(done * 5)
+            return peak * 0.5 ** (math.floor(done * 5) if halving is None else step // halving)
+        case "tenths":
+            return peak * 0.1 ** ((done >= 0.5) + (done >= 0.75))
         case "exponential":
             return float(peak * 0.01**done)
         case "cosine":

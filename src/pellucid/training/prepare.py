@@ -14,7 +14,10 @@ from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import Images, Source, Understanding, open_source, understood
 from pellucid.data.split import sample, stratified
 from pellucid.errors import DataError, UsageError
+from pellucid.nets.initialise import read_initialiser
 from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs, usual_rate
+from pellucid.training.distil import Teacher, open_teacher
+from pellucid.training.misfits import refuse_misfits
 
 #: The side that photographs are brought to unless asked otherwise. Smaller pictures are kept as they are.
 PHOTOGRAPH = 64
@@ -33,6 +36,8 @@ class Task:
     val: Images
     val_split_off: bool
     """Whether val was split off the training pictures here."""
+    teacher: Teacher | None = None
+    """What else the network learns from."""
 
 
 def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
@@ -45,6 +50,8 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         raise UsageError("DATA is missing: a folder of pictures, or a name such as digits, mnist or cifar10")
     if recipe.net == "custom" and model is None:
         raise UsageError("--net custom: this recipe trained a network of your own; give it to pellucid.train(net=...)")
+    if recipe.optimisation.init is not None:
+        read_initialiser(recipe.optimisation.init)
     source = open_source(recipe.data)
     understanding = understood(source)
     train, val, split_off = _splits(source, recipe)
@@ -72,11 +79,16 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         size=height if height == width else None,
         resize=preprocess.resize,
         augment=(("flip", "shift") if source.flip else ("shift",)) if augment is None else augment,
-        lr=usual_rate(recipe),
+        lr="find" if recipe.optimisation.lr == "find" else usual_rate(recipe),
         epochs=recipe.optimisation.epochs or usual_epochs(len(train)),
         batch_size=recipe.optimisation.batch_size or usual_batch_size(len(train)),
     )
-    return Task(recipe, source, understanding, preprocess, train, val, split_off)
+    refuse_misfits(recipe, len(train))
+    teacher = None
+    if recipe.regularisation.teacher is not None:
+        teacher = open_teacher(recipe.regularisation.teacher, source.classes, preprocess)
+        recipe = settle(recipe, teacher=str(Path(recipe.regularisation.teacher).absolute()))
+    return Task(recipe, source, understanding, preprocess, train, val, split_off, teacher)
 
 
 def usual_size(understanding: Understanding) -> int:

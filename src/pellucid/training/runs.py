@@ -20,7 +20,7 @@ from torch import nn
 from pellucid import nets
 from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
-from pellucid.data.batches import Batches
+from pellucid.data.batches import Batches, order
 from pellucid.data.images import Images, Split
 from pellucid.data.load import Loaded
 from pellucid.data.load import load as load_pictures
@@ -43,6 +43,7 @@ from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.scores import evaluation
 from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
 from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.first import first_variances, show_first
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import environment, leave
 from pellucid.training.loop import Training, place
@@ -51,8 +52,12 @@ from pellucid.training.machine import computing, pick_device
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.probe import Measured, choose
+from pellucid.training.sweep import Sweep, sweep
 
 RESULT = "result.json"
+
+#: Training pictures that are also recognised unmixed after each epoch, where the batches mix them.
+CLEAN = 1000
 
 #: Seconds between two reports of progress.
 REPORT = 0.1
@@ -79,13 +84,15 @@ def run(
     task = prepare(recipe, model)
     yield Understood(task)
     task, train, val = yield from _pictures(task)
-    training, measured = _set_up(task, train, model, loss, measure)
+    training, measured, variances = _set_up(task, train, model, loss, measure)
+    found = _found(training)
     recipe = settle(
         task.recipe,
         precision=training.recipe.engine.precision,
         layout=training.recipe.engine.layout,
         threads=training.recipe.engine.threads,
         device=training.recipe.engine.device,
+        lr=training.recipe.optimisation.lr,
     )
     task = dataclasses.replace(task, recipe=recipe)
     folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
@@ -93,7 +100,8 @@ def run(
     write_record(folder, _record(task, train, val))
     left_out = tuple(str(bad) for bad in (*train.bad, *val.bad))
     write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
-    yield Started(folder, recipe, _image(task), measured, training.model, left_out)
+    show_first(folder, training.batches, task.source.classes, found)
+    yield Started(folder, recipe, _image(task), measured, training.model, left_out, found, variances)
     yield from _Session(folder, task, train, val, training).run()
 
 
@@ -118,7 +126,7 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
             f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
             "put them back, or train anew with --recipe"
         )
-    training, measured = _set_up(task, train, model, loss, measure=False)
+    training, measured, _ = _set_up(task, train, model, loss, measure=False)
     session = _Session(folder, task, train, val, training)
     session.go_on()
     yield Started(folder, recipe, _image(task), measured, training.model, ())
@@ -143,7 +151,9 @@ def _pictures(task: Task) -> Generator[Reading, None, tuple[Task, Loaded, Loaded
     """The pictures of train and val in memory, and the task with the statistics of train in its preprocessing."""
     train = yield from _read("train", task.train, task.preprocess)
     val = yield from _read("val", task.val, task.preprocess)
-    return dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels)), train, val
+    if task.recipe.pictures.normalise == "data":
+        task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
+    return task, train, val
 
 
 def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
@@ -185,8 +195,11 @@ def _free(out: Path) -> Path:
 
 def _set_up(
     task: Task, train: Loaded, model: nn.Module | None, loss: Loss | None, measure: bool
-) -> tuple[Training, Measured]:
-    """The network in training, on its device, in the engine that is quickest here."""
+) -> tuple[Training, Measured, nets.Variances | None]:
+    """The network in training, on its device, in the engine that is quickest here.
+
+    And, where an initialiser was asked for, what its weights make of the first batch.
+    """
     recipe, classes = task.recipe, len(task.source.classes)
     device = pick_device(recipe.engine.device)
     recipe = settle(recipe, device=device.type)
@@ -200,10 +213,27 @@ def _set_up(
     )
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
+    variances = None
+    if recipe.optimisation.init is not None:
+        nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)
+        variances = first_variances(model.to(device), batches)
     loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
     measured = choose(model.to(device), batches, recipe, loss, again=measure)
     recipe = dataclasses.replace(recipe, engine=measured.engine)
-    return Training(place(model, measured.engine, device), batches, recipe, loss), measured
+    if task.teacher is not None:
+        task.teacher.model.to(device)
+    training = Training(place(model, measured.engine, device), batches, recipe, loss, task.teacher)
+    return training, measured, variances
+
+
+def _found(training: Training) -> Sweep | None:
+    """With `--lr find`, the sweep; what it suggests becomes the run's rate."""
+    if training.recipe.optimisation.lr != "find":
+        return None
+    with computing(training.recipe.engine):
+        found = sweep(training)
+    training.recipe = settle(training.recipe, lr=found.suggestion)
+    return found
 
 
 def _batch_size(recipe: Recipe, pictures: int) -> int:
@@ -316,7 +346,7 @@ class _Session:
         logits_nk = infer(self.training.kept, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         loss, accuracy = self.training.sums()
-        return {
+        row = {
             "epoch": epoch,
             "step": self.training.step,
             "loss": loss,
@@ -325,6 +355,18 @@ class _Session:
             "val_accuracy": scores["accuracy"],
             "val_auc": scores["auc"],
         }
+        if mixes(self.training.batches.augment):
+            row["train_accuracy"] = self._clean_accuracy()
+        return row
+
+    def _clean_accuracy(self) -> float:
+        """Accuracy on training pictures as they are: that on mixtures is bounded by their shares.
+
+        Of the same thousand (at most) in each epoch.
+        """
+        chosen_n = order(self.task.recipe.seed, 0, len(self.train.labels))[:CLEAN]
+        logits_nk = infer(self.training.kept, self.task.preprocess, self.train.pixels[chosen_n])
+        return float((logits_nk.argmax(1) == self.train.labels[chosen_n]).mean())
 
     def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
         """The loss that training makes small, on val; its own, so that the two curves can be compared."""

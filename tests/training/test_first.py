@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pellucid import draw
+from pellucid.data.batches import Batches
+from pellucid.data.mix import Mixed
+from pellucid.data.preprocess import Preprocess
+from pellucid.training.first import captions, show_first
+
+
+def batches(*augment: str) -> Batches:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 8, 8, 3), generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 3, (40,), generator=generator)
+    return Batches(pixels, labels, Preprocess((8, 8), "crop", 3, (0.5,) * 3, (0.5,) * 3), augment, 20, seed=4)
+
+
+@pytest.mark.parametrize("changes", [("flip", "shift"), ("mixup",)])
+def test_the_sheet_shows_what_the_network_will_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[str, ...]
+) -> None:
+    drawn = {}
+
+    def sheet(images: np.ndarray, texts: list[str], path: Path) -> None:
+        drawn[path.name] = (images, texts)
+
+    monkeypatch.setattr(draw, "contact_sheet", sheet)
+    made = batches(*changes)
+    show_first(tmp_path, made, "abc", None)
+    images, texts = drawn["pictures.png"]
+    x_nhwc, target = next(made.epoch(0))
+    assert len(images) == len(texts) == 16
+    assert np.array_equal(images, x_nhwc[:16].numpy())
+    assert texts == captions(target, "abc")[:16]
+
+
+def test_it_is_a_file_and_only_where_something_is_changed(tmp_path: Path) -> None:
+    show_first(tmp_path, batches(), "abc", None)
+    assert not list(tmp_path.iterdir())
+    show_first(tmp_path, batches("flip"), "abc", None)
+    assert (tmp_path / "pictures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_mixture_is_called_by_both_names_the_larger_first() -> None:
+    mixed = Mixed(torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 2, 1]), torch.tensor([0.75, 0.25, 0.5, 1.0]))
+    assert captions(mixed, ("cat", "dog", "owl")) == ["cat 75%\ndog 25%", "owl 75%\ndog 25%", "owl", "cat"]
+
+
+def test_a_fault_of_the_drawing_does_not_cost_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(draw, "contact_sheet", broken)
+    show_first(tmp_path, batches("flip"), "abc", None)
