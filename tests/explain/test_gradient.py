@@ -137,6 +137,21 @@ def test_a_reader_without_slope_or_share_sends_nothing_back() -> None:
     assert made.formula.endswith("y being tanh")
 
 
+def test_as_a_constant_a_value_is_not_pulled_on() -> None:
+    """The weights of the classes have no gradient, though they be a value that has one from elsewhere."""
+    p = Pass()
+    w = p.leaf("parameter", "w", p.random(3).abs() + 0.5)
+    x = p.leaf("input", "input", p.random(2, 3))
+    labels = p.leaf("constant", "labels", torch.tensor([2, 0]))
+    y = p.op("multiply", "multiply", ["input", "w"], x * w)
+    loss = functional.cross_entropy(y, labels, weight=w.detach())
+    p.op("loss", "loss", ["multiply", "labels", "w"], loss, operation="cross_entropy")
+    tape = p.tape("loss")
+    made = checked(tape, "w.grad[1]")
+    assert {term.address for term in made.terms} == {"multiply.grad[0,1]", "multiply.grad[1,1]"}
+    checked(tape, "multiply.grad[1,1]")
+
+
 def test_a_reader_without_a_rule_is_said_to_be_one() -> None:
     p = Pass()
     x = p.leaf("input", "input", p.random(2, 3))

@@ -182,6 +182,18 @@ def test_without_a_clip_or_a_decay_the_gradient_enters_as_it_is() -> None:
     assert [line.split(" = ")[0] for line in lines] == ["shrunk", "m", "v", "m_hat", "v_hat"]
 
 
+def test_a_rate_that_does_not_decay_is_not_told() -> None:
+    tape = trained("adagrad", steps=1)
+    lines = tape.why("fc.weight.next[1,2]").details
+    assert [line.split(" = ")[0] for line in lines] == ["g", "square_sum", "rate"]
+    assert tape.update is not None
+    step = tape.update.parameters["fc.weight"]
+    # At the first step the rate is the learning rate, whatever its decay.
+    tape.update = Update({"fc.weight": Step("adagrad", {**step.hyper, "lr_decay": 0.0}, step.state, 1)})
+    lines = tape.why("fc.weight.next[1,2]").details
+    assert [line.split(" = ")[0] for line in lines] == ["g", "square_sum"]
+
+
 def test_what_was_remembered_is_given() -> None:
     tape = trained("adam")
     made = tape.why("fc.weight.state.v[1,2]")

@@ -99,6 +99,7 @@ def test_a_pixel_is_what_preprocessing_made_of_it() -> None:
     assert made.numbers == "(137/255 − 0.482)/0.243 = 0.227386"
     (term,) = made.terms
     assert (term.address, term.value) == ("input.raw[0,1,2,3]", 137.0)
+    assert term.coefficient == pytest.approx(1 / (255 * 0.243))
     assert tape.value(term.address) == 137.0
     assert tape.why(term.address).formula == "a pixel of the picture, 0 to 255, given"
     wrong = replace(tape, pixels=Pixels(raw, mean, (0.25, 0.25, 0.25)))
