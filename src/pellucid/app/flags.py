@@ -29,7 +29,7 @@ class Train(Recipe):
     data: Annotated[str, tyro.conf.Positional] = ""
     """A folder, a CSV file or a name."""
     preset: str = "quick"
-    """Start from a recipe by name: quick, keras-cifar. Other flags change it."""
+    """Start from a recipe by name: quick, finetune, keras-cifar. Other flags change it."""
     recipe: str = ""
     """Start from a recipe file (.json or .toml), such as RUN/recipe.json, which repeats that run."""
     out: str = ""

@@ -16,6 +16,7 @@ Augmentation = Literal[
 ]
 Balance = Literal["none", "weights"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+HeadKind = Literal["svm", "tree", "forest", "knn"]
 Layout = Literal["auto", "nchw", "nhwc"]
 Loss = Literal["cross-entropy", "mse", "focal", "custom"]
 Monitor = Literal["val_loss", "val_accuracy", "val_auc"]
@@ -104,6 +105,8 @@ class Optimisation:
     from a share of the run on, as adam+sgd@0.6."""
     lr: float | None = None
     """Learning rate (the highest one, where the schedule varies it). The optimiser's usual one unless given."""
+    lr_decay_by_depth: float | None = None
+    """What the rate is multiplied by for each layer or block further down, such as 0.8; for fine-tuning."""
     schedule: Schedule = "onecycle"
     """How the learning rate goes over the run; plateau divides it by ten when the monitored figure stands still."""
     loss: Loss = "cross-entropy"
@@ -129,6 +132,8 @@ class Optimisation:
             raise UsageError(
                 f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
+        if self.lr_decay_by_depth is not None:
+            _between("--lr-decay-by-depth", self.lr_decay_by_depth, 0, 1, low_open=True)
         if self.balance != "none" and self.loss in {"mse", "custom"}:
             raise UsageError(f"--balance {self.balance} weighs cross-entropy or focal, not --loss {self.loss}")
 
@@ -221,6 +226,13 @@ class Recipe:
     """Where the pictures are."""
     net: str = "quick"
     """A network's name, or its layers: 'INPUT -> [[CONV(32)]*2 -> POOL]*2 -> FC(512) -> FC(10)'."""
+    weights: str | None = None
+    """Begin with weights trained elsewhere: a RUN, a .safetensors or .pth file, hf:owner/name. The network is theirs
+    unless --net is given."""
+    freeze: int | Literal["head"] | None = None
+    """Hold so many layers or blocks from below still; head: all but the classifier."""
+    head: str | None = None
+    """Put svm, tree, forest or knn in the last layer's place after training; with --weights, instead of training."""
     pictures: Pictures = field(default_factory=Pictures)
     optimisation: Optimisation = field(default_factory=Optimisation)
     regularisation: Regularisation = field(default_factory=Regularisation)
@@ -235,6 +247,9 @@ class Recipe:
             raise UsageError(
                 f"--label-smoothing goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away"
             )
+        if self.freeze is not None and self.freeze != "head":
+            _whole("--freeze", self.freeze, 0, 10_000)
+        self._refuse_heads()
         # Options in parentheses, and the notation, are the networks' own to understand.
         name = self.net.partition("(")[0].strip()
         if "->" not in self.net and name not in NETWORKS and self.net != "custom":
@@ -242,6 +257,29 @@ class Recipe:
                 f"--net {self.net!r} is no network Pellucid knows: {did_you_mean(name, NETWORKS)} "
                 "Or write its layers: 'INPUT -> CONV(32) -> POOL -> FC(10)'"
             )
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing is trained but a head on top, on the features of the weights as they are."""
+        return self.head is not None and self.weights is not None
+
+    def _refuse_heads(self) -> None:
+        """An unknown head, and what no head can be trained with."""
+        if self.head is None:
+            return
+        if self.head not in get_args(HeadKind):
+            raise UsageError(f"--head {self.head!r} is not known: {did_you_mean(self.head, get_args(HeadKind))}")
+        rules = self.optimisation
+        tuning = {"--freeze": self.freeze, "--lr-decay-by-depth": rules.lr_decay_by_depth}
+        if self.head_alone:
+            tuning |= {"--epochs": rules.epochs, "--lr": rules.lr, "--patience": rules.patience}
+        for flag, value in tuning.items():
+            if value is not None:
+                raise UsageError(
+                    f"--head {self.head} passes no gradient on, so {flag} {value} has nothing to fine-tune: leave "
+                    f"{flag} away, or fine-tune without --head first, and then train with --weights RUN --head "
+                    f"{self.head}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
