@@ -247,7 +247,7 @@ class Recipe:
             raise UsageError(
                 f"--label-smoothing goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away"
             )
-        if self.freeze is not None and self.freeze != "head":
+        if isinstance(self.freeze, int):
             _whole("--freeze", self.freeze, 0, 10_000)
         self._refuse_heads()
         # Options in parentheses, and the notation, are the networks' own to understand.
@@ -268,7 +268,7 @@ class Recipe:
         if self.head is None:
             return
         if self.head not in get_args(HeadKind):
-            raise UsageError(f"--head {self.head!r} is not known: {did_you_mean(self.head, get_args(HeadKind))}")
+            raise UsageError(f"--head {self.head!r} is not known: {did_you_mean(str(self.head), get_args(HeadKind))}")
         rules = self.optimisation
         tuning = {"--freeze": self.freeze, "--lr-decay-by-depth": rules.lr_decay_by_depth}
         if self.head_alone:

@@ -57,7 +57,11 @@ def begin(model: nn.Module, recipe: Recipe, published: Published | None, classes
         freeze(model, recipe.freeze)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         every = sum(parameter.numel() for parameter in model.parameters())
-        what = "all but the classifier" if recipe.freeze == "head" else f"{recipe.freeze} of {len(units(model))} layers"
+        what = (
+            "all but the classifier"
+            if recipe.freeze == "head"
+            else f"{recipe.freeze} of {len(units(model))} layers and blocks"
+        )
         said.append(f"frozen: {what}; {trained:,} of {every:,} parameters are trained")
     if published is None:
         for flag, value in (
@@ -65,9 +69,7 @@ def begin(model: nn.Module, recipe: Recipe, published: Published | None, classes
             ("--lr-decay-by-depth", recipe.optimisation.lr_decay_by_depth),
         ):
             if value is not None:
-                said.append(
-                    f"{flag} {value} without --weights: the lower layers know nothing yet that is worth keeping"
-                )
+                said.append(f"{flag} {value} without --weights: the lower layers know nothing yet worth keeping")
     return tuple(said)
 
 
