@@ -11,10 +11,11 @@ from pellucid.recipe.settings import Optimisation, Pictures, Recipe, Regularisat
 #: Recipes by name, each a change to the defaults above; `--preset` starts from one.
 PRESETS: dict[str, Recipe] = {
     "quick": Recipe(),
-    # Weights trained elsewhere, moved gently, and the less the lower they lie (Howard and Ruder 2018).
+    # Weights trained elsewhere, moved gently, and the less the lower they lie (Howard and Ruder 2018). The epochs are
+    # left to the number of pictures: ten, of a few dozen, are too few steps to get anywhere.
     "finetune": Recipe(
         pictures=Pictures(augment=("flip", "crop")),
-        optimisation=Optimisation(epochs=10, lr=0.01, lr_decay_by_depth=0.8),
+        optimisation=Optimisation(lr=0.01, lr_decay_by_depth=0.8),
     ),
     # The Keras example's network, batch, optimiser and five epochs.
     "keras-cifar": Recipe(
