@@ -192,7 +192,7 @@ def test_a_run_of_colour_pictures_is_shown_grey_ones_in_colour(bundle: Path) -> 
 
 def test_what_is_given_stands_above_what_the_weights_were_shown(data: Path, bundle: Path) -> None:
     assert of(data, weights=str(bundle), resize="pad").preprocess.resize == "pad"
-    with pytest.raises(DataError, match=r"--weights .*: the weights are of another network: fc1\.weight"):
+    with pytest.raises(UsageError, match=r"they are of cifar-cnn for pictures of 12×12 pixels .* leave --size away"):
         of(data, weights=str(bundle), size=20)
     with pytest.raises(UsageError, match=r"--net resnet20: the weights in .* are of cifar-cnn and do not fit it"):
         of(data, weights=str(bundle), net="resnet20")

@@ -80,7 +80,7 @@ def test_weights_that_do_not_fit_are_refused_by_the_name_of_what_they_are() -> N
     with pytest.raises(DataError, match=r"--weights w\.pth: the weights are of another network: .* give the --net"):
         begin(quick(), Recipe(), of_file(), CLASSES)
     # The same network at another size, where it has other layers.
-    with pytest.raises(DataError, match="--weights runs/one: the weights are of another network"):
+    with pytest.raises(UsageError, match=r"of quick for pictures of 8×8 pixels and 1 channels, .* leave --size away"):
         begin(nets.build("quick", 3, (1, 64, 64)), Recipe(), of_run(), CLASSES)
 
 

@@ -77,7 +77,14 @@ def _fit(model: nn.Module, recipe: Recipe, published: Published, classes: Sequen
     try:
         fitted = fit_weights(model, published.tensors, classes=classes, known=published.classes)
     except DataError as error:
-        if published.network in {None, recipe.net}:
+        shown = published.preprocess
+        if published.network == recipe.net and shown is not None:
+            height, width = shown.size
+            raise UsageError(
+                f"--weights {published.origin}: they are of {recipe.net} for pictures of {width}×{height} pixels and "
+                f"{shown.channels} channels, and for others it has other layers; leave --size away"
+            ) from error
+        if published.network is None:
             raise DataError(f"--weights {published.origin}: {error}") from error
         raise UsageError(
             f"--net {recipe.net}: the weights in {published.origin} are of {published.network} and do not fit it; "
