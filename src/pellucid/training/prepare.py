@@ -69,8 +69,10 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
     classes = len(source.classes)
     network = model or nets.build(recipe.net, classes, image, seed=recipe.seed)
     nets.check(network, image, classes)
-    # Put in already, to be refused before any work; a network of one's own is not touched yet.
-    notes = begin(copy.deepcopy(network) if network is model else network, recipe, published, source.classes)
+    if network is model and (published is not None or recipe.freeze is not None):
+        # Weights are put in already, to be refused before any work; a network of one's own is not touched yet.
+        network = copy.deepcopy(network)
+    notes = begin(network, recipe, published, source.classes)
     if recipe.head is not None:
         # Features of one black picture: refused here, before any work, where a head cannot stand on this network.
         features(network, preprocess, np.zeros((1, height, width, preprocess.channels), np.uint8))
