@@ -236,6 +236,19 @@ def test_verify(pellucid_command: Any, trained: Path) -> None:
         (["eval", "nowhere", "digits"], 3, "nowhere"),
         (["predict", "nowhere", "a.jpg"], 3, "nowhere"),
         (["train", "--resume", "nowhere"], 3, "nowhere"),
+        (["train", "--resume", "r", "--weights", "w"], 2, "--weights w does not go with --resume"),
+        (["train", "--resume", "r", "--freeze", "2"], 2, "leave --freeze away, or begin a new run with --weights r"),
+        (["train", "--resume", "r", "--head", "svm"], 2, "--head svm does not go with --resume"),
+        (["train", "digits", "--weights", "nowhere.pth"], 3, "nowhere.pth: there is no such file"),
+        (["train", "digits", "--weights", "nowhere"], 3, "nowhere: no such file or folder; expected a .safetensors"),
+        (["train", "digits", "--weights", "hf:timm"], 2, "hf:timm: expected hf:owner/name"),
+        (["train", "digits", "--freeze", "5"], 2, "at most 4 can be frozen"),
+        (["train", "digits", "--freeze", "haed"], 2, "{head}"),
+        (["train", "digits", "--lr-decay-by-depth", "1.5"], 2, "--lr-decay-by-depth 1.5: expected a number above 0"),
+        (["train", "digits", "--head", "smv"], 2, "did you mean 'svm'?"),
+        (["train", "digits", "--head", "svm", "--freeze", "head"], 2, "--head svm passes no gradient on"),
+        (["train", "digits", "--head", "svm", "--weights", "w", "--epochs", "3"], 2, "so --epochs 3 has nothing to"),
+        (["train", "digits", "--preset", "finetun"], 2, "did you mean 'finetune'?"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_a_code(
@@ -368,3 +381,68 @@ def test_a_preset_prints_as_a_recipe_that_can_be_edited_and_run(pellucid_command
     answer = pellucid_command("train", "--recipe", recipe)
     assert answer.code == 0
     assert "epoch 1/1" in answer.out
+
+
+def test_a_run_is_fine_tuned_and_a_head_put_on_it(pellucid_command: Any, trained: Path, tmp_path: Path) -> None:
+    tune = ["--freeze", "2", "--lr-decay-by-depth", "0.7", "--out", "tuned"]
+    answer = pellucid_command("train", "digits", "--weights", trained, *QUICK, *tune)
+    assert answer.code == 0
+    for part in (
+        f"note     begins with the weights of {trained} (lenet5): 10 of the network's 10 tensors are taken over",
+        "note     frozen: 2 of 5 layers and blocks; 59,134 of 61,706 parameters are trained",
+        "learning rate 0.05 (onecycle, times 0.7 a layer down)",
+        "epoch 2/2",
+    ):
+        assert part in answer.out, part
+    answer = pellucid_command("train", "digits", "--weights", "tuned", "--head", "svm", "--out", "topped")
+    assert answer.code == 0
+    for part in (
+        "recipe   no training: svm on the features of these weights, seed 0",
+        "note     --head svm: fitted on 84 features of each of the 1,293 training pictures",
+        "svm on the weights as they came",
+    ):
+        assert part in answer.out, part
+    assert "epoch" not in answer.out
+    assert pellucid_command("verify", "topped").code == 0
+    document = json.loads(pellucid_command("eval", "topped", "digits", "--json").out)
+    assert document["accuracy"] > 0.8
+    assert json.loads((tmp_path / "topped" / "result.json").read_text("utf-8"))["head"] == "svm"
+    picture = tmp_path / "a.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    row = json.loads(pellucid_command("predict", "topped", picture, "--json").out)
+    assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_file_of_weights_gives_its_network_and_a_new_last_layer(pellucid_command: Any, tmp_path: Path) -> None:
+    import torch
+
+    from pellucid import nets
+
+    data = folder_of_colours(tmp_path / "d", "red", "blue", n=8)
+    torch.save(nets.build("resnet20", 10, (3, 32, 32), seed=1).state_dict(), tmp_path / "w.pth")
+    quick = [*QUICK, "--epochs", "1", "--freeze", "head", "--out", "run"]
+    answer = pellucid_command("train", data, "--weights", "w.pth", *quick)
+    assert answer.code == 0
+    assert "begins with the weights of w.pth (resnet20)" in answer.out
+    assert "fc has 10 outputs there and 2 here: it starts fresh" in answer.out
+    config = json.loads((tmp_path / "run" / "bundle" / "preprocessor_config.json").read_text("utf-8"))
+    assert config["image_mean"] == [0.485, 0.456, 0.406]
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text("utf-8"))
+    assert recipe["weights"].startswith(f"{tmp_path / 'w.pth'}#sha256:")
+
+
+def test_a_class_more_is_learnt_from_where_a_run_stood(pellucid_command: Any, tmp_path: Path) -> None:
+    data = folder_of_colours(tmp_path / "d", "a", "b", n=12)
+    assert pellucid_command("train", data, "--size", "16", *QUICK, "--out", "two").code == 0
+    folder_of_colours(data, "0 new", n=12)
+    answer = pellucid_command("train", data, "--weights", "two", *QUICK, "--out", "three")
+    assert answer.code == 0
+    assert "head: 2 of 3 classes take over their row, by name; fresh: 0 new" in answer.out
+    # No picture that the first run was trained on is held out.
+    assert "flatters" not in answer.out
+
+
+def test_the_preset_for_fine_tuning_prints_as_a_recipe(pellucid_command: Any) -> None:
+    shown = pellucid_command("train", "digits", "--preset", "finetune", "--weights", "w.pth", "--show-recipe").out
+    for line in ('weights = "w.pth"', "# freeze = ...", "lr_decay_by_depth = 0.8", 'augment = ["flip", "crop"]'):
+        assert line in shown.splitlines(), line

@@ -124,3 +124,14 @@ def test_predict_counts_what_eval_counts(flat: tuple[Run, Path], tmp_path: Path)
 def test_an_unknown_split_is_refused(flat: tuple[Run, Path]) -> None:
     with pytest.raises(UsageError, match="--split 'dev': expected train, val or test"):
         pellucid.evaluate(*flat, split="dev")
+
+
+def test_what_the_weights_were_trained_on_before_is_not_unseen(flat: tuple[Run, Path], tmp_path: Path) -> None:
+    result, data = flat
+    more = paint(tmp_path / "more", 5)
+    later = pellucid.train(more, out=tmp_path / "later", val=0.25, weights=result, **{**SETTINGS, "epochs": 1})
+    with pytest.raises(DataError, match="no val pictures: 27 of its 36 were trained on"):
+        pellucid.evaluate(later, data)
+    # What the first run held out is new to the weights.
+    assert pellucid.evaluate(later, data, split="test")["n"] == 9
+    assert pellucid.evaluate(later, data, split="train")["n"] == 27

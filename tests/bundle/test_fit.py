@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pellucid import nets
-from pellucid.bundle.fit import fit_weights, heads, input_channels, published_net
+from pellucid.bundle.fit import fit_weights, heads, input_channels, network_of, published_net
 from pellucid.errors import DataError, UsageError
 
 SMALL = "INPUT -> CONV(4) -> POOL -> FC(6) -> FC(classes)"
@@ -235,3 +235,30 @@ def test_published_googlenet_expects_its_own_normalisation() -> None:
         assert published_net(net_) == net_
     with pytest.raises(UsageError, match="did you mean 'googlenet'"):
         published_net("googlenett")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnet50", "resnet34(d=true)", "vgg11", "vgg16-bn", "googlenet", "googlenet(aux=false)", "resnet20",
+     "lenet5", "lstm"],
+)  # fmt: skip
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_network_that_weights_are_of_is_found(name: str, channels: int) -> None:
+    with torch.device("meta"):
+        # Other classes than it is looked for with, and a wrapper's prefix.
+        given = {f"module.{key}": t for key, t in nets.build(name, 1000, (channels, 32, 32)).state_dict().items()}
+    assert network_of(given, (32, 32)) == name
+
+
+def test_weights_of_no_named_network_are_not_given_a_name() -> None:
+    assert network_of(copy(net(3)), (32, 32)) is None
+    with torch.device("meta"):
+        given = dict(nets.build("resnet18", 5, (3, 32, 32)).state_dict())
+    del given["layer3.0.conv1.weight"]
+    assert network_of(given, (32, 32)) is None
+
+
+def test_features_alone_are_known_again_too() -> None:
+    with torch.device("meta"):
+        given = dict(nets.build("resnet18", 5, (3, 32, 32)).state_dict())
+    assert network_of({name: t for name, t in given.items() if not name.startswith("fc.")}, (32, 32)) == "resnet18"

@@ -168,3 +168,23 @@ def test_png_keeps_every_pixel() -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
         back = np.asarray(Image.open(io.BytesIO(png(pixels))))
         assert np.array_equal(back.reshape(pixels.shape), pixels)
+
+
+def test_the_card_says_where_the_weights_came_from_and_what_stands_on_top(tmp_path: Path) -> None:
+    from pellucid.bundle.head import attach, fit_head
+
+    plain = (tmp_path / "plain", recogniser(), {**FACTS, "weights": "hf:timm/`net`"})
+    headed = recogniser()
+    features_nd = np.random.default_rng(0).normal(size=(20, 128)).astype(np.float32)
+    attach(headed.model, fit_head("tree", features_nd, np.arange(20) % 2, 0))
+    cards = []
+    for folder, it, facts in (plain, (tmp_path / "headed", headed, {**FACTS, "epochs": None, "epoch": 0})):
+        save(it, folder, examples=[("2.png", raw(2, "PNG"))], facts=facts)
+        cards.append((folder / "README.md").read_text("utf-8"))
+    assert "- Began with the weights of `hf:timm/'net'`.\n- Trained on 10 pictures" in cards[0]
+    assert "expect slightly less on new ones" in cards[0]
+    assert "Began" not in cards[1]
+    assert "scikit-learn's in the last layer's place: `tree`" in cards[1]
+    assert "The head was fitted on 10 pictures" in cards[1]
+    assert "chosen on these pictures" not in cards[1]
+    assert "epoch" not in cards[1]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from pellucid.bundle import Recogniser, save
 from pellucid.bundle.folder import png
 from pellucid.bundle.weights import IMAGENET_MEAN, IMAGENET_STD, imagenet_preprocess, read_weights
 from pellucid.data.preprocess import Preprocess
+from pellucid.data.record import Row, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
 
 PREPROCESS = Preprocess((16, 16), "crop", 3, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -274,3 +276,70 @@ def test_imagenets_normalisation() -> None:
     assert preprocess.normalise(white)[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-6)
     with pytest.raises(DataError, match="resize 'squash'"):
         imagenet_preprocess((224, 224), "squash")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_are_pinned_by_their_checksum(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"w{suffix}")
+    write = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
+    write(some(), path)
+    pinned = read_weights(path).pinned
+    assert pinned == f"{tmp_path / path}#sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    again = read_weights(pinned)
+    assert same(again.tensors, some())
+    assert (again.origin, again.pinned) == (str(tmp_path / path), pinned)
+    write({**some(), "fc.bias": torch.arange(4.0) + 1}, path)
+    assert read_weights(path).pinned != pinned
+    with pytest.raises(DataError, match="these are not the weights that the recipe was written for") as caught:
+        read_weights(pinned)
+    assert str(caught.value).startswith(f"{tmp_path / path}: ")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "preprocessor_config.json"])
+def test_a_run_is_pinned_by_everything_that_is_read_there(run: Path, file: str) -> None:
+    pinned = read_weights(run).pinned
+    assert pinned.startswith(f"{run}#sha256:")
+    assert read_weights(pinned).pinned == pinned
+    path = run / "bundle" / file
+    if file == "model.safetensors":
+        arrays = safetensors.torch.load_file(path)
+        safetensors.torch.save_file({name: value + 1 for name, value in arrays.items()}, path)
+    else:
+        # Another order of the same values is another file, and not worth a closer look.
+        path.write_text(path.read_text("utf-8") + " ", encoding="utf-8")
+    with pytest.raises(DataError, match="these are not the weights"):
+        read_weights(pinned)
+
+
+def test_a_runs_record_is_read_and_pinned(run: Path) -> None:
+    assert read_weights(run).record == ()
+    pinned = read_weights(run).pinned
+    rows = [Row("a.png", "a", "train", "0" * 16), Row("b.png", "b", "val", "1" * 16)]
+    write_record(run, rows)
+    assert list(read_weights(run).record) == rows
+    with pytest.raises(DataError, match="these are not the weights"):
+        read_weights(pinned)
+
+
+def test_a_repository_is_pinned_at_its_commit(hub: Hub, tmp_path: Path) -> None:
+    # A client without such folders: the place as it was given.
+    assert read_weights("hf:timm/net@v2").pinned.startswith("hf:timm/net@v2#sha256:")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    hub.folder = tmp_path / "snapshots" / commit
+    hub.folder.mkdir(parents=True)
+    pinned = read_weights("hf:timm/net").pinned
+    checksum = hashlib.sha256((hub.folder / "model.safetensors").read_bytes()).hexdigest()
+    assert pinned == f"hf:timm/net@{commit}#sha256:{checksum}"
+    assert same(read_weights(pinned).tensors, some())
+    assert hub.fetched[-1][2] == commit
+    hub.files["model.safetensors"] = {"conv.weight": torch.zeros(1)}
+    with pytest.raises(DataError, match=rf"hf:timm/net@{commit}: these are not the weights"):
+        read_weights(pinned)
+
+
+def test_a_name_that_only_looks_pinned_is_a_file_of_that_name(tmp_path: Path) -> None:
+    path = tmp_path / "w#sha256:0.pth"
+    torch.save(some(), path)
+    assert same(read_weights(path).tensors, some())
+    assert same(read_weights(read_weights(path).pinned).tensors, some())

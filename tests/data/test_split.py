@@ -104,3 +104,20 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     images = Images(("daisy/a.png",), np.zeros(1, np.int64), (tmp_path / "a.png",), None)
     with pytest.raises(BadImage, match=r"^daisy/a\.png: cannot be read"):
         digests(images)
+
+
+@given(LABELS, SHARES, SEEDS, st.integers(0, 2**32 - 1))
+def test_pictures_seen_before_are_held_out_only_where_there_are_no_others(
+    labels: np.ndarray[tuple[int], np.dtype[np.int64]], share: float, seed: int, other: int
+) -> None:
+    seen = np.random.default_rng(other).random(len(labels)) < 0.7
+    kept, held = stratified(labels, share, seed, seen=seen)
+    plain_kept, plain_held = stratified(labels, share, seed)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    for label in set(labels.tolist()):
+        assert (labels[held] == label).sum() == (labels[plain_held] == label).sum()
+        if seen[held][labels[held] == label].any():
+            assert seen[kept][labels[kept] == label].all()
+    nothing_seen = stratified(labels, share, seed, seen=np.zeros(len(labels), bool))
+    assert np.array_equal(nothing_seen[1], plain_held)
+    assert np.array_equal(nothing_seen[0], plain_kept)

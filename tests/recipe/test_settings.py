@@ -30,9 +30,12 @@ recipes = st.builds(
             "augment": st.none() | st.lists(st.sampled_from(["flip", "shift"]), unique=True),
             "sample": st.floats(0.001, 1),
             "seed": st.integers(0, 2**32 - 1),
+            "freeze": st.none() | st.just("head") | st.integers(0, 50),
+            "lr_decay_by_depth": st.none() | st.floats(0.01, 1),
+            "weights": st.none() | st.text(),
             "precision": st.sampled_from(["auto", "float32", "bfloat16", "float64"]),
         },
-    ),
+    ).filter(lambda changes: changes.get("init") is None or changes.get("weights") is None),
 )
 
 
@@ -88,6 +91,19 @@ def test_settings_are_flat_and_no_two_share_a_name() -> None:
         ({"loss": "mse", "label_smoothing": 0.1}, "--label-smoothing goes with --loss cross-entropy"),
         ({"augment": ["flipp"]}, "did you mean 'flip'?"),
         ({"seed": -1}, "--seed -1"),
+        ({"freeze": -1}, "--freeze -1: expected a whole number from 0"),
+        ({"freeze": "haed"}, "did you mean 'head'?"),
+        ({"lr_decay_by_depth": 0.0}, "--lr-decay-by-depth 0: expected a number above 0 and up to 1"),
+        ({"lr_decay_by_depth": 1.5}, "--lr-decay-by-depth 1.5: expected a number above 0 and up to 1"),
+        ({"lr_decay_by_depth": float("nan")}, "--lr-decay-by-depth nan"),
+        ({"head": 3}, "--head 3 is not known: known are: svm"),
+        ({"head": "smv"}, "--head 'smv' is not known: did you mean 'svm'?"),
+        ({"head": "svm", "freeze": 0}, "--head svm passes no gradient on, so --freeze 0 has nothing to fine-tune"),
+        ({"head": "svm", "freeze": "head"}, "leave --freeze away, or fine-tune without --head first"),
+        ({"head": "knn", "lr_decay_by_depth": 0.8}, "then train with --weights RUN --head knn"),
+        ({"head": "svm", "weights": "w", "epochs": 3}, "so --epochs 3 has nothing to fine-tune"),
+        ({"head": "svm", "weights": "w", "lr": 0.1}, "so --lr 0.1 has nothing to fine-tune"),
+        ({"head": "svm", "weights": "w", "patience": 3}, "so --patience 3 has nothing to fine-tune"),
         ({"threads": -1}, "--threads -1"),
     ],
 )
@@ -145,3 +161,23 @@ def test_a_preset_is_a_recipe_file_one_can_edit(name: str) -> None:
 def test_step_may_name_its_epochs() -> None:
     assert settle(Recipe(), schedule="step@5").optimisation.halving == 5
     assert settle(Recipe(), schedule="step").optimisation.halving is None
+
+
+def test_a_head_is_trained_without_fine_tuning_or_alone_on_weights_given() -> None:
+    assert not settle(Recipe(), head="svm", epochs=3).head_alone
+    assert settle(Recipe(), head="svm", weights="w").head_alone
+    assert not settle(Recipe(), weights="w", epochs=3).head_alone
+
+
+def test_the_preset_for_fine_tuning_is_gentler_than_the_default() -> None:
+    recipe = PRESETS["finetune"]
+    assert recipe.optimisation.rate < Recipe().optimisation.rate
+    assert recipe.optimisation.lr_decay_by_depth is not None
+    assert recipe.net == Recipe().net  # so that the weights say which it is
+
+
+def test_first_weights_are_drawn_or_brought_and_a_head_alone_is_taught_by_nobody() -> None:
+    with pytest.raises(UsageError, match="--init he draws first weights, and --weights w brings trained ones"):
+        settle(Recipe(), init="he", weights="w")
+    with pytest.raises(UsageError, match="--head svm passes no gradient on, so --teacher t has nothing"):
+        settle(Recipe(), head="svm", weights="w", teacher="t")

@@ -12,6 +12,7 @@ from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import Engine, Precision, Recipe, settle
 from pellucid.textbook import average
+from pellucid.training.finetune import freeze
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
 
@@ -185,3 +186,55 @@ def test_auxiliary_heads_pull_with_their_weight() -> None:
     assert training.sums()[0] == pytest.approx(entropy(logits, target).item(), rel=1e-4)
     for (name, after), before, slope in zip(model.named_parameters(), twin.parameters(), slopes, strict=True):
         assert torch.allclose(after, before - 0.1 * slope, atol=2e-5), name
+
+
+def normalised() -> nn.Module:
+    net = "INPUT -> CONV(4, norm=batch) -> POOL -> CONV(6, norm=batch) -> POOL -> FC(classes)"
+    return nets.build(net, 4, (3, 8, 8), seed=1)
+
+
+def test_what_is_frozen_stays_to_the_bit_epoch_after_epoch_statistics_and_all() -> None:
+    model = normalised()
+    frozen = freeze(model, 1)
+    assert frozen
+    recipe: dict[str, Any] = {
+        "epochs": 3,
+        "batch_size": 16,
+        "lr": 0.1,
+        "schedule": "constant",
+        "weight_decay": 0.1,
+        "ema": 0.5,
+    }
+    training = task(model, engine(), freeze=1, **recipe)
+    first = next(name for name, _ in model.named_modules() if name.startswith("conv1") and "norm" in name)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(3):
+        list(training.run_epoch())
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not moved & set(frozen)
+    assert not {name for name in moved if name.startswith(first)}
+    assert {name for name in before if name not in frozen and not name.startswith(first)} == moved
+    assert training.average is not None
+    assert torch.equal(training.average.state_dict()[f"{first}.running_mean"], before[f"{first}.running_mean"])
+
+
+def test_every_group_follows_the_schedule_times_its_own_factor_in_both_stages() -> None:
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 10, "schedule": "cosine", "optimizer": "adam+sgd@0.5"}
+    plain = task(normalised(), engine(), **settings)
+    deep = task(normalised(), engine(), lr_decay_by_depth=0.5, **settings)
+    for _ in range(2):
+        for _, _ in zip(plain.run_epoch(), deep.run_epoch(), strict=True):
+            rate = plain.optimizer.param_groups[0]["lr"]
+            rates = {round(group["lr"] / rate, 12) for group in deep.optimizer.param_groups}
+            assert rates == {1.0, 0.5, 0.25}
+            assert deep.optimizer.param_groups[0]["lr"] == rate
+    assert plain.stage == deep.stage == 1
+
+
+def test_a_factor_of_one_changes_nothing() -> None:
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 10, "optimizer": "sgd", "lr": 0.1}
+    plain, same = (task(normalised(), engine(), lr_decay_by_depth=factor, **settings) for factor in (None, 1.0))
+    for training in (plain, same):
+        list(training.run_epoch())
+    for a, b in zip(plain.model.parameters(), same.model.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pellucid.recipe import Optimizer, Schedule
-from pellucid.training.optimise import learning_rate, make_optimizer
+from pellucid.training.optimise import learning_rate, make_optimizer, set_rate
 
 STEPS = 100
 
@@ -115,3 +115,27 @@ def test_two_steps_by_hand(name: Optimizer, first: float, second: float) -> None
         model.weight.grad = torch.ones_like(model.weight)
         optimizer.step()
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def deep() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_lower_layers_have_lower_rates_and_the_same_rule_of_decay(name: Optimizer) -> None:
+    model = deep()
+    optimizer = make_optimizer(model, name, 0.1, 0.3, 0.5)
+    found = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(list(model.parameters()))
+    for layer, expected in (("4", 0.1), ("0", 0.05), ("1", 0.05)):
+        for parameter in model.get_submodule(layer).parameters():
+            assert found[id(parameter)]["lr"] == pytest.approx(expected)
+            assert found[id(parameter)]["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
+    set_rate(optimizer, 0.4)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4, 0.4, 0.2, 0.2])
+
+
+def test_without_a_decay_by_depth_every_group_has_the_rate_itself() -> None:
+    optimizer = make_optimizer(deep(), "adam", 0.1, 0.3)
+    set_rate(optimizer, 0.7)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.7}

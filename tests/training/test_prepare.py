@@ -9,7 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from pellucid import nets
+from pellucid.bundle import Recogniser, save
+from pellucid.bundle.folder import png
+from pellucid.bundle.weights import IMAGENET_MEAN, IMAGENET_STD
 from pellucid.data.named import open_named
+from pellucid.data.preprocess import Preprocess
+from pellucid.data.record import Row, write_record
+from pellucid.data.split import digests
 from pellucid.errors import DataError, UsageError
 from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs
 from pellucid.training.prepare import Task, name_of, prepare
@@ -142,3 +149,138 @@ def test_deep_plain_networks_start_at_a_tenth_of_the_usual_rate_unless_told(tmp_
     assert of(data, net="vgg11-bn").recipe.optimisation.lr == pytest.approx(0.005)
     assert of(data, net="vgg11-bn", lr=0.05).recipe.optimisation.lr == 0.05
     assert of(data, net="resnet20").recipe.optimisation.lr == 0.05
+
+
+SHOWN = Preprocess((12, 12), "stretch", 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return paint(tmp_path / "d", {"a": (50, 40), "b": (50, 40)})
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A trained network as a bundle."""
+    model = nets.build("cifar-cnn", 3, (3, 12, 12), seed=5).eval()
+    val = {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "n": 9, "baseline": 0.5, "per_class": []}
+    facts = {"data": "d", "version": "0", "epochs": 1, "epoch": 1, "seed": 0, "train_n": 9, "val": val}
+    example = png(np.zeros((12, 12, 3), np.uint8))
+    recogniser = Recogniser(model, ("a", "b", "c"), SHOWN, "cifar-cnn")
+    save(recogniser, tmp_path / "run" / "bundle", examples=[("a.png", example)], facts=facts)
+    return tmp_path / "run"
+
+
+def file_of(path: Path, net: str, channels: int = 3, size: int = 32) -> Path:
+    torch.save(nets.build(net, 1000, (channels, size, size), seed=5).state_dict(), path)
+    return path
+
+
+def test_a_run_decides_the_network_and_what_it_is_shown(data: Path, bundle: Path) -> None:
+    task = of(data, weights=str(bundle))
+    assert task.recipe.net == "cifar-cnn"
+    assert (task.preprocess, task.normalised) == (SHOWN, True)
+    assert task.recipe.pictures.size == 12
+    assert task.weights is not None
+    assert task.notes[0].startswith(f"begins with the weights of {bundle} (cifar-cnn)")
+    assert "2 of 2 classes take over their row, by name" in task.notes[1]
+
+
+def test_a_run_of_colour_pictures_is_shown_grey_ones_in_colour(bundle: Path) -> None:
+    assert of("digits", weights=str(bundle)).preprocess == SHOWN
+
+
+def test_what_is_given_stands_above_what_the_weights_were_shown(data: Path, bundle: Path) -> None:
+    assert of(data, weights=str(bundle), resize="pad").preprocess.resize == "pad"
+    with pytest.raises(UsageError, match=r"they are of cifar-cnn for pictures of 12×12 pixels .* leave --size away"):
+        of(data, weights=str(bundle), size=20)
+    with pytest.raises(UsageError, match=r"--net resnet20: the weights in .* are of cifar-cnn and do not fit it"):
+        of(data, weights=str(bundle), net="resnet20")
+    net = "INPUT(3,12,12) -> CONV(8) -> FC(classes)"
+    with pytest.raises(UsageError, match="leave --net away"):
+        of(data, weights=str(bundle), net=net)
+
+
+@pytest.mark.parametrize("net", ["resnet20", "resnet18(d=true)"])
+def test_a_file_is_known_by_its_names_and_gets_imagenets_normalisation(data: Path, tmp_path: Path, net: str) -> None:
+    task = of(data, weights=str(file_of(tmp_path / "w.pth", net)))
+    assert task.recipe.net == net
+    assert (task.preprocess.mean, task.preprocess.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert task.normalised
+    assert task.preprocess.size == (40, 40)
+    assert "starts fresh" in task.notes[1]
+    # Grey pictures are shown in colour to a network that knows nothing else.
+    assert of("digits", weights=str(tmp_path / "w.pth"), size=32).preprocess.channels == 3
+
+
+def test_published_googlenet_brings_the_normalisation_to_its_own(data: Path, tmp_path: Path) -> None:
+    path = file_of(tmp_path / "w.pth", "googlenet")
+    assert of(data, weights=str(path), size=64).recipe.net == "googlenet(transform-input=true)"
+    assert of(data, weights=str(path), size=64, net="googlenet").recipe.net == "googlenet(transform-input=true)"
+    plain = "googlenet(transform-input=false)"
+    assert of(data, weights=str(path), size=64, net=plain).recipe.net == plain
+
+
+def test_grey_weights_of_unknown_pictures_get_the_data_sets_own_statistics(data: Path, tmp_path: Path) -> None:
+    task = of(data, weights=str(file_of(tmp_path / "w.pth", "resnet20", channels=1)))
+    assert task.preprocess.channels == 1
+    assert not task.normalised
+    task = of(data, net="mlp", size=8, weights=str(file_of(tmp_path / "mlp.pth", "mlp", size=8)))
+    assert not task.normalised
+
+
+def test_weights_of_an_unknown_network_are_refused_with_what_to_do(data: Path, tmp_path: Path) -> None:
+    path = file_of(tmp_path / "w.pth", "INPUT -> CONV(4) -> FC(classes)")
+    with pytest.raises(DataError, match=r"--weights .*w\.pth: .* give the --net that they are of"):
+        of(data, weights=str(path))
+
+
+def test_the_settled_recipe_settles_to_itself(data: Path, tmp_path: Path, bundle: Path) -> None:
+    for weights in (bundle, file_of(tmp_path / "w.pth", "googlenet")):
+        task = of(data, weights=str(weights), size=None if weights is bundle else 64, freeze=2)
+        assert str(task.recipe.weights).startswith(f"{weights}#sha256:")
+        again = prepare(task.recipe)
+        assert again.recipe == task.recipe
+        assert again.preprocess == task.preprocess
+        assert again.notes == task.notes
+
+
+def test_a_head_alone_leaves_nothing_of_training_in_the_recipe(data: Path, bundle: Path) -> None:
+    task = of(data, weights=str(bundle), head="svm")
+    assert (task.recipe.optimisation.epochs, task.recipe.optimisation.lr, task.recipe.pictures.augment) == (
+        None,
+        None,
+        (),
+    )
+    assert prepare(task.recipe).recipe == task.recipe
+
+
+def test_a_head_needs_a_last_layer_to_stand_on(data: Path) -> None:
+    with pytest.raises(UsageError, match="--head: the network does not end in a fully connected layer"):
+        of(data, head="svm", net="INPUT -> CONV(2, kernel=1) -> POOL(avg, global)")
+
+
+def test_preparing_does_not_touch_a_network_of_ones_own(data: Path, bundle: Path) -> None:
+    model = nets.build("cifar-cnn", 2, (3, 12, 12), seed=0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    task = prepare(settle(Recipe(data=str(data)), net="custom", weights=str(bundle), freeze="head"), model)
+    assert task.preprocess == SHOWN
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_the_weights_were_trained_on_is_not_held_out(tmp_path: Path, bundle: Path) -> None:
+    data = paint(tmp_path / "n", {"a": (30, 30), "b": (40, 40)}, n=20)
+    whole = of(data, val=0.2)
+    images = {name: digest for part in (whole.train, whole.val)
+              for name, digest in zip(part.names, digests(part), strict=True)}  # fmt: skip
+    chosen = sorted(images)[:8] + sorted(images)[20:36]
+    write_record(bundle, [Row(name, "a", "train", images[name]) for name in chosen])
+    task = of(data, val=0.2, weights=str(bundle), seed=3)
+    assert len(task.val) == 8
+    assert not set(task.val.names) & set(chosen)
+    assert not any("flatters" in note for note in task.notes)
+    # Where there are no others, it is said.
+    task = of(data, val=0.4, weights=str(bundle), seed=3)
+    assert len(task.val) == 16
+    assert any(note.startswith("4 of the 16 val pictures were trained on before") for note in task.notes)

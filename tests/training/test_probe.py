@@ -14,6 +14,7 @@ from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import Engine, Recipe, settle
 from pellucid.training import probe
+from pellucid.training.finetune import freeze
 from pellucid.training.loop import Training
 from pellucid.training.losses import make_loss
 
@@ -118,3 +119,28 @@ def test_a_short_step_is_repeated_and_a_long_one_is_not(
     monkeypatch.setattr(time, "perf_counter", lambda: len(taken) * milliseconds / 1e3)
     assert probe._step(training, probe._endless(batches)) == pytest.approx(milliseconds)
     assert taken == [0] * steps
+
+
+def test_frozen_statistics_are_held_still_while_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen normalisation that took batch statistics would be timed at work it will not do."""
+    modes: list[bool] = []
+    step = Training.take_step
+
+    def watched(self: Training, x: torch.Tensor, labels: torch.Tensor) -> None:
+        modes.extend(module.training for module in self.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        step(self, x, labels)
+
+    monkeypatch.setattr(Training, "take_step", watched)
+    _, batches, recipe = scene(precision="float32", threads=1)
+    model = nets.build("INPUT -> CONV(4, norm=batch) -> FC(classes)", 10, (1, 32, 32), seed=0)
+    freeze(model, "head")
+    probe.choose(model, batches, settle(recipe, freeze="head"), make_loss(recipe))
+    assert modes
+    assert not any(modes)
+    assert all(module.training for module in model.modules())
+
+
+def test_what_is_not_trained_is_not_measured() -> None:
+    assert probe.settled(probe.untried(Engine()))
+    pinned = Engine(precision="float64", layout="nchw", threads=3)
+    assert probe.untried(pinned) == pinned

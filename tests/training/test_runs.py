@@ -106,9 +106,9 @@ def test_the_recipe_written_is_complete_and_repeats_the_run_to_the_byte(
         field.name
         for part in (recipe.pictures, recipe.optimisation, recipe.engine)
         for field in dataclasses.fields(part)
-        # Without patience a run never stops early, and without an initialiser a network draws as it always does: those
-        # are decisions.
-        if getattr(part, field.name) in (None, "auto") and field.name not in {"patience", "init"}
+        # Without patience a run never stops early, without an initialiser a network draws as it always does, without a
+        # factor no layer is slower: those are decisions.
+        if getattr(part, field.name) in (None, "auto") and field.name not in {"patience", "init", "lr_decay_by_depth"}
     ]
     assert undecided == []
     again = finish(run(recipe, out=tmp_path / "again"))
@@ -432,3 +432,159 @@ def test_the_numbers_a_network_is_shown(tmp_path: Path, small: Recipe, normalise
     else:
         assert 0 < preprocess.mean[0] < 1
         assert preprocess.std[0] < 0.5
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with batch norm, to begin with."""
+    net = "INPUT(1,8,8) -> CONV(8, norm=batch) -> POOL -> CONV(16, norm=batch) -> POOL -> DROPOUT(0.2) -> FC(classes)"
+    recipe = settle(
+        Recipe(data="digits"), net=net, epochs=2, precision="float32", layout="nchw", threads=1, batch_size=64
+    )
+    return finish(run(recipe, out=tmp_path_factory.mktemp("first") / "run")).folder
+
+
+def tuned(small: Recipe, first: Path, **settings: Any) -> Recipe:
+    return settle(small, net="quick", weights=str(first), freeze=1, lr_decay_by_depth=0.5, **settings)
+
+
+def test_a_run_goes_on_from_another_and_its_frozen_layers_stay(tmp_path: Path, small: Recipe, first: Path) -> None:
+    from pellucid.files import read_tensors
+
+    result = finish(run(tuned(small, first), out=tmp_path / "run"))
+    before, after = (read_tensors(folder / "bundle" / "model.safetensors") for folder in (first, result.folder))
+    still = {name for name in before if np.array_equal(before[name], after[name])}
+    assert still == {name for name in before if name.startswith("conv1")}
+    assert lines(result.folder)[0]["loss"] < 0.7 * lines(first)[0]["loss"]
+    assert result.recogniser.preprocess == pellucid.load(first).preprocess
+    recipe = read_recipe(result.folder / "recipe.json")
+    assert recipe.weights is not None
+    assert recipe.weights.startswith(f"{first}#sha256:")
+    assert "Began with the weights of `run`" in (result.folder / "bundle" / "README.md").read_text("utf-8")
+    again = finish(run(recipe, out=tmp_path / "again"))
+    assert bytes_of(again.folder) == bytes_of(result.folder)
+    assert lines(again.folder) == lines(result.folder)
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adam+sgd@0.4", "ema": 0.9}, {"freeze": "head"}])
+def test_fine_tuning_stopped_inside_an_epoch_ends_as_if_it_had_not_been(
+    tmp_path: Path, small: Recipe, first: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pellucid.training.runs.REPORT", 0.0)
+    recipe = settle(tuned(small, first), **settings)
+    whole = finish(run(recipe, out=tmp_path / "whole"))
+    steps, stopped = 0, None
+    for event in run(recipe, out=tmp_path / "parted"):
+        steps += isinstance(event, Progress)
+        if steps == 25 and isinstance(event, Progress):
+            os.kill(os.getpid(), signal.SIGTERM)
+        stopped = event
+    assert isinstance(stopped, Run)
+    assert stopped.stopped
+    resumed = finish(resume(stopped.folder))
+    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
+    assert lines(resumed.folder) == lines(whole.folder)
+
+
+def test_fine_tuning_stopped_before_its_first_checkpoint_starts_again(
+    tmp_path: Path, small: Recipe, first: Path
+) -> None:
+    events = run(tuned(small, first), out=tmp_path / "run")
+    for event in events:
+        if isinstance(event, Started):
+            break
+    events.close()  # type: ignore[attr-defined]
+    result = finish(resume(tmp_path / "run"))
+    assert bytes_of(result.folder) == bytes_of(finish(run(tuned(small, first), out=tmp_path / "whole")).folder)
+
+
+def test_weights_that_changed_are_refused_on_going_on_and_on_repeating(
+    tmp_path: Path, small: Recipe, first: Path
+) -> None:
+    import shutil
+
+    start = tmp_path / "start"
+    shutil.copytree(first, start)
+    events = run(tuned(small, start), out=tmp_path / "run")
+    for event in events:
+        if isinstance(event, Started):
+            break
+    events.close()  # type: ignore[attr-defined]
+    path = start / "bundle" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"start: these are not the weights that the recipe was written for"):
+        finish(resume(tmp_path / "run"))
+    with pytest.raises(DataError, match=r"or give these anew with --weights"):
+        finish(run(read_recipe(tmp_path / "run" / "recipe.json"), out=tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
+    shutil.rmtree(start)
+    with pytest.raises(DataError, match="no such file or folder"):
+        finish(resume(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("kind", ["svm", "tree"])
+def test_a_head_is_put_on_after_training_and_is_the_network_from_there_on(
+    tmp_path: Path, small: Recipe, done: tuple[list[Event], Path], kind: str
+) -> None:
+    plain = finish(done[0])
+    result = finish(run(settle(small, epochs=4, head=kind), out=tmp_path / "run"))
+    # Training itself is as without a head.
+    assert bytes_of(result.folder) == bytes_of(plain.folder)
+    assert lines(result.folder) == lines(plain.folder)
+    assert result.to_json()["head"] == kind
+    assert plain.to_json()["head"] is None
+    assert any(f"last layer has accuracy {plain.scores['accuracy']:.3f} on val" in note for note in result.notes)
+    assert result.scores["accuracy"] > 0.75
+    assert result.scores["loss"] != plain.scores["loss"]
+    assert pellucid.verify(result) == 0
+    assert pellucid.evaluate(result, "digits", split="val")["confusion"] == result.scores["confusion"]
+    assert finish(resume(result.folder)).to_json() == result.to_json()
+
+
+def test_a_head_stopped_and_gone_on_with_is_the_one_of_an_unbroken_run(tmp_path: Path, small: Recipe) -> None:
+    recipe = settle(small, head="knn")
+    whole = finish(run(recipe, out=tmp_path / "whole"))
+    stopped = None
+    for event in run(recipe, out=tmp_path / "parted"):
+        if isinstance(event, Epoch):
+            os.kill(os.getpid(), signal.SIGINT)
+        stopped = event
+    assert isinstance(stopped, Run)
+    assert stopped.stopped
+    # Whoever interrupts does not wait for another classifier.
+    assert stopped.to_json()["head"] is None
+    resumed = finish(resume(stopped.folder))
+    for file in ("model.safetensors", "head.skops", "head.json", "selftest/expected.json"):
+        assert (resumed.folder / "bundle" / file).read_bytes() == (whole.folder / "bundle" / file).read_bytes()
+
+
+def test_a_head_alone_trains_nothing(tmp_path: Path, small: Recipe, first: Path) -> None:
+    recipe = settle(Recipe(data="digits"), weights=str(first), head="svm")
+    seen = list(run(recipe, out=tmp_path / "run"))
+    result = seen[-1]
+    assert isinstance(result, Run)
+    assert not [event for event in seen if isinstance(event, (Epoch, Progress))]
+    assert (result.epoch, result.stopped) == (0, False)
+    assert bytes_of(result.folder) == bytes_of(first)
+    assert result.scores["accuracy"] > 0.85
+    assert not (result.folder / "metrics.jsonl").exists()
+    assert finish(resume(result.folder)).to_json() == result.to_json()
+    again = finish(run(read_recipe(result.folder / "recipe.json"), out=tmp_path / "again"))
+    assert (again.folder / "bundle" / "head.skops").read_bytes() == (
+        result.folder / "bundle" / "head.skops"
+    ).read_bytes()
+
+
+def test_from_python_weights_may_be_a_run_a_path_or_an_ones_own_network_too(tmp_path: Path, first: Path) -> None:
+    settings: dict[str, Any] = {"epochs": 1, "precision": "float32", "layout": "nchw", "threads": 1}
+    result = pellucid.train("digits", weights=first, out=tmp_path / "a", **settings)
+    later = pellucid.train("digits", weights=result, freeze="head", preset="finetune", out=tmp_path / "b", **settings)
+    assert later.scores["accuracy"] > 0.8
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    torch.save({name: torch.zeros_like(value) for name, value in model.state_dict().items()}, tmp_path / "w.pth")
+    pellucid.train("digits", net=model, weights=tmp_path / "w.pth", size=8, lr=1e-12, out=tmp_path / "c", **settings)
+    assert all(float(parameter.detach().abs().max()) < 1e-6 for parameter in model.parameters())
+    with pytest.raises(UsageError, match="'haed' is not among its choices: did you mean 'head'"):
+        pellucid.train("digits", weights=first, freeze="haed", out=tmp_path / "d")

@@ -29,7 +29,7 @@ class Train(Recipe):
     data: Annotated[str, tyro.conf.Positional] = ""
     """A folder, a CSV file or a name."""
     preset: str = "quick"
-    """A recipe to start from: quick, lecun98, keras-cifar, resnet-cifar, lstm-rows."""
+    """A recipe to start from: quick, finetune, lecun98, keras-cifar, resnet-cifar, lstm-rows."""
     recipe: str = ""
     """A recipe file to start from, such as RUN/recipe.json."""
     out: str = ""

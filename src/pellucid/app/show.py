@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from pellucid import nets
+from pellucid.bundle.head import head_of
 from pellucid.data.source import Understanding
 from pellucid.training import Epoch, Event, Reading, Run, Started, Understood
 from pellucid.training import Progress as Step
@@ -69,7 +70,7 @@ class Show:
         test = f", test {len(source.splits['test']):,} (not looked at)" if "test" in source.splits else ""
         self._print(f"split    train {len(task.train):,}, val {len(task.val):,} ({held}){test}")
         self._print(f"images   {_sizes(about)} -> {_seen(task)}")
-        for note in source.notes:
+        for note in (*source.notes, *task.notes):
             self._print(f"note     {note}")
 
     def _started(self, event: Started) -> None:
@@ -87,10 +88,16 @@ class Show:
             self._print(str(nets.Variances(layers)))
         optimisation, engine = recipe.optimisation, recipe.engine
         self._print("")
-        self._print(
-            f"recipe   {optimisation.optimizer}, learning rate {optimisation.rate:g} ({optimisation.schedule}), "
-            f"batch {optimisation.batch_size}, {optimisation.epochs} epochs, {optimisation.loss}, seed {recipe.seed}"
-        )
+        if recipe.head_alone:
+            self._print(f"recipe   no training: {recipe.head} on the features of these weights, seed {recipe.seed}")
+        else:
+            decay = optimisation.lr_decay_by_depth
+            depth = "" if decay is None else f", times {decay:g} a layer down"
+            self._print(
+                f"recipe   {optimisation.optimizer}, learning rate {optimisation.rate:g} ({optimisation.schedule}"
+                f"{depth}), batch {optimisation.batch_size}, {optimisation.epochs} epochs, {optimisation.loss}, "
+                f"seed {recipe.seed}" + (f", then {recipe.head}" if recipe.head else "")
+            )
         self._print(f"engine   {engine.precision}, {engine.layout}, {_threads(engine.threads)}{_measured(event)}")
         if event.found is not None:
             self._print(
@@ -150,7 +157,10 @@ class Show:
         self._print("")
         if run.stopped:
             self._print(f"stopped; go on with: pellucid train --resume {run.folder}")
-        self._print(f"{sentence(run.scores, 'val')}, the weights of epoch {run.epoch}")
+        head = head_of(run.recogniser.model)
+        on = "" if head is None else f"{head.kind} on "
+        weights = f"the weights of epoch {run.epoch}" if run.epoch or head is None else "the weights as they came"
+        self._print(f"{sentence(run.scores, 'val')}, {on}{weights}")
         if run.folder.joinpath("curves.png").exists():
             self._print(f"look at  {run.folder / 'curves.png'}, confusion.png, errors.csv")
         self._print(f"next     pellucid predict {run.folder} PICTURE...")

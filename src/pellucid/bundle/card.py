@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pellucid.bundle.head import head_of
 from pellucid.bundle.recogniser import Recogniser
 
 
 def card(recogniser: Recogniser, facts: Mapping[str, Any]) -> str:
     """A model card in Markdown.
 
-    `facts`: data, version, epochs, epoch (of these weights), seed, train_n, and `val`, an evaluation as
-    `pellucid.scores.evaluation` gives it.
+    `facts`: data, version, epochs (None where nothing but a head was fitted), epoch (of these weights), seed, train_n,
+    `val`, an evaluation as `pellucid.scores.evaluation` gives it; and `weights`, those it began with, if any.
     """
     val = facts["val"]
     height, width = recogniser.preprocess.size
@@ -24,6 +25,19 @@ def card(recogniser: Recogniser, facts: Mapping[str, Any]) -> str:
         f"| {row['support']} |"
         for row in val["per_class"]
     )
+    head = head_of(recogniser.model)
+    top = "" if head is None else f", with a head of scikit-learn's in the last layer's place: `{head.kind}`"
+    begun = f"- Began with the weights of `{_cell(facts['weights'])}`.\n" if facts.get("weights") else ""
+    made = f"seed {facts['seed']}, Pellucid {facts['version']}"
+    if facts["epochs"] is None:
+        trained = (
+            f"The head was fitted on {facts['train_n']:,} pictures, and the layers below it left alone;\n  {made}."
+        )
+        chosen = ""
+    else:
+        which = f"these are the weights of epoch {facts['epoch']} of {facts['epochs']}"
+        trained = f"Trained on {facts['train_n']:,} pictures; {which},\n  {made}."
+        chosen = " These weights were chosen on these pictures, so expect slightly less on new ones."
     # JSON strings are YAML strings: whatever a folder is called, the front matter stays well-formed.
     return f"""---
 library_name: pellucid
@@ -36,12 +50,11 @@ metrics: [accuracy]
 
 Tells {len(recogniser.classes)} classes apart: {", ".join(_cell(name) for name in recogniser.classes)}.
 
-- Network: `{recogniser.network}`, {parameters:,} parameters; input {width}×{height} pixels, {channels}.
-- Trained on {facts["train_n"]:,} pictures; these are the weights of epoch {facts["epoch"]} of {facts["epochs"]},
-  seed {facts["seed"]}, Pellucid {facts["version"]}.
+- Network: `{recogniser.network}`, {parameters:,} parameters{top}; input {width}×{height} pixels, {channels}.
+{begun}- {trained}
 - Validation accuracy {_share(val["accuracy"])} (95 % interval {_share(val["accuracy_low"])} to
   {_share(val["accuracy_high"])}, n = {val["n"]:,}); always naming the commonest class would give
-  {_share(val["baseline"])}. These weights were chosen on these pictures, so expect slightly less on new ones.
+  {_share(val["baseline"])}.{chosen}
 
 | class | precision | recall | F1 | pictures |
 |---|---|---|---|---|

@@ -90,7 +90,8 @@ def choose_split(source: Source, run: Path, asked: str | None) -> Chosen:
         return Chosen(
             "test", images, "all pictures, taken as unseen: no record of the training lies beside this bundle"
         )
-    split_of = {row.digest: row.split for row in record}
+    # What the weights were trained on before this run is as little unseen as what they were trained on in it.
+    split_of = {row.digest: "train" if row.split == "before" else row.split for row in record}
     found = np.array([split_of.get(digest, "new") for digest in digests(images)])
     if asked is None:
         asked = "test" if (found == "new").any() and not (found == "train").any() else "val"

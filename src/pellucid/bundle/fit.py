@@ -14,12 +14,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pellucid.errors import DataError
+from pellucid import nets
+from pellucid.errors import DataError, UsageError
 from pellucid.nets.names import named
 from pellucid.nets.options import written
 
 #: What wrappers around a network (parallel training, averaging, a training framework) put before its names.
 _PREFIXES = ("module.", "model.")
+
+#: Networks whose published weights have other names or shapes than those of the network called so.
+_VARIANTS = ("googlenet(aux=false)", *(f"resnet{depth}(d=true)" for depth in (18, 34, 50, 101)))
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,24 @@ def published_net(net: str) -> str:
     if name != "googlenet" or "transform" in net:
         return net
     return written(dataclasses.replace(family, transform_input=True), name)  # type: ignore[call-arg]
+
+
+def network_of(tensors: Mapping[str, torch.Tensor], size: tuple[int, int]) -> str | None:
+    """The first named network that the weights fit, but for its classifier; None where they fit none.
+
+    It is built for images of that height and width, of three channels or else of one.
+    """
+    for channels in (3, 1):
+        for net in (*nets.NAMES, *_VARIANTS):
+            try:
+                # Without memory for weights: only names and shapes are asked for.
+                with torch.device("meta"):
+                    model = nets.build(net, 2, (channels, *size))
+            except UsageError:  # this one is not for images so small
+                continue
+            if _compare(model, tensors).fits:
+                return net
+    return None
 
 
 def heads(model: nn.Module) -> list[str]:
@@ -98,20 +120,11 @@ def fit_weights(
     Names may begin with `module.` or `model.`. Raises DataError, and changes nothing, where anything else is missing,
     left over or of another shape.
     """
-    own = model.state_dict()
-    given = _renamed(tensors, own.keys())
-    tops, children = heads(model), dict(model.named_children())
-    left = [name for name in given if name not in own]
-    # Auxiliary heads that were not asked for, and counters (of batches, of averages) are no sign of another network.
-    odd = [name for name in left if given[name].ndim and (not name.startswith("aux") or name[:4] in children)]
-    parts = {f"{top}.{part}": top for top in tops for part in ("weight", "bias")}
-    # Nothing but features: no classifier, nor anything that could be one under another name.
-    bare = not odd and parts.keys().isdisjoint(given)
-    missing = [name for name in own if name not in given and not (bare and name in parts)]
-    misfits = [name for name in own.keys() & given.keys() if not _fits(given[name], own[name], rows=name in parts)]
-    needed = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if needed or misfits or odd:
-        raise _misfit(model, own, given, needed, sorted(misfits), odd)
+    found = _compare(model, tensors)
+    if not found.fits:
+        raise _misfit(model, found)
+    own, given, parts, bare = found.own, found.given, found.parts, found.bare
+    missing, tops, left = found.missing, heads(model), [name for name in given if name not in own]
     taken = {name: given[name] for name in own if name in given and name not in parts}
     said, fresh = [f"the weights have no classifier: {top} starts fresh" for top in tops if bare], tops if bare else []
     for name, top in parts.items():
@@ -128,6 +141,50 @@ def fit_weights(
     said.insert(0, f"{len(taken):,} of the network's {len(own):,} tensors are taken over")
     # A classifier's weight and bias say the same.
     return Fitted(tuple(taken), _once(fresh), tuple(left), tuple(missing), _once(said))
+
+
+class _Comparison(NamedTuple):
+    """A network's tensors and those given, by the network's names."""
+
+    own: Mapping[str, torch.Tensor]
+    given: Mapping[str, torch.Tensor]
+    parts: Mapping[str, str]
+    """Weight and bias of each classifier -> its module."""
+    bare: bool
+    """Whether there is nothing given for a classifier."""
+    missing: Sequence[str]
+    misfits: Sequence[str]
+    """Those of another shape."""
+    odd: Sequence[str]
+    """Those that the network has no place for, and cannot do without noticing."""
+
+    @property
+    def needed(self) -> list[str]:
+        """What is missing and not to be done without."""
+        return [name for name in self.missing if not name.endswith("num_batches_tracked")]
+
+    @property
+    def fits(self) -> bool:
+        """Whether these are weights of this network, but for its classifiers."""
+        return not (self.needed or self.misfits or self.odd)
+
+
+def _compare(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> _Comparison:
+    own = model.state_dict()
+    given = _renamed(tensors, own.keys())
+    children = dict(model.named_children())
+    # Auxiliary heads that were not asked for, and counters (of batches, of averages) are no sign of another network.
+    odd = [
+        name
+        for name, tensor in given.items()
+        if name not in own and tensor.ndim and (not name.startswith("aux") or name[:4] in children)
+    ]
+    parts = {f"{top}.{part}": top for top in heads(model) for part in ("weight", "bias")}
+    # Nothing but features: no classifier, nor anything that could be one under another name.
+    bare = not odd and parts.keys().isdisjoint(given)
+    missing = [name for name in own if name not in given and not (bare and name in parts)]
+    misfits = [name for name in own.keys() & given.keys() if not _fits(given[name], own[name], rows=name in parts)]
+    return _Comparison(own, given, parts, bare, missing, sorted(misfits), odd)
 
 
 def _renamed(tensors: Mapping[str, torch.Tensor], own: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -192,15 +249,9 @@ def _refuse_nonsense(tensors: Mapping[str, torch.Tensor]) -> None:
             raise DataError(f"the weights' {name} holds values that are no numbers: take another copy")
 
 
-def _misfit(
-    model: nn.Module,
-    own: Mapping[str, torch.Tensor],
-    given: Mapping[str, torch.Tensor],
-    missing: Sequence[str],
-    misfits: Sequence[str],
-    odd: Sequence[str],
-) -> DataError:
+def _misfit(model: nn.Module, found: _Comparison) -> DataError:
     """What does not fit, the first of each kind, and what to do about it."""
+    own, given, missing, misfits, odd = found.own, found.given, found.needed, found.misfits, found.odd
     faults = []
     if misfits:
         pairs = [f"{name} is {_shape(given[name])} there and {_shape(own[name])} here" for name in misfits]

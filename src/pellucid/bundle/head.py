@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from pellucid.bundle.fit import heads
 from pellucid.bundle.recogniser import infer
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError, PellucidError, UsageError, did_you_mean
+from pellucid.recipe import HeadKind
 
-Kind = Literal["svm", "tree", "forest", "knn"]
+Kind = HeadKind
 
 #: The least probability whose logarithm is taken: a tree may be certain, and one mistake must not cost infinitely much.
 FLOOR = 1e-6

@@ -6,7 +6,9 @@ Nothing that is read here can run code: safetensors hold numbers alone, and of t
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +20,9 @@ import torch
 
 from pellucid.bundle.folder import find
 from pellucid.data.preprocess import Preprocess
+from pellucid.data.record import FILE, Row, read_record
 from pellucid.errors import DataError, PellucidError, UsageError
-from pellucid.files import read_json, read_tensors
+from pellucid.files import checksum, read_json, read_tensors
 
 #: Mean and standard deviation of ImageNet's channels (0…1), by which the images of nearly all published weights of VGG,
 #: GoogLeNet and ResNet were normalised.
@@ -27,6 +30,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 #: The largest file of weights that is opened, in bytes.
 LIMIT = 16 << 30
+
+#: A place, and the checksum of what was found there.
+_PINNED = re.compile(r"(?P<place>.*)#sha256:(?P<checksum>[0-9a-f]{64})", re.DOTALL)
 
 #: What a checkpoint of somebody's training keeps its weights under, beside its epoch and its optimiser's state.
 _WRAPPERS = ("state_dict", "model")
@@ -48,16 +54,34 @@ class Published:
     """The network they are of, as `pellucid.nets.build` takes it; None where nobody says."""
     preprocess: Preprocess | None = field(default=None, compare=False)
     """What their network was shown; None where nobody says."""
+    pinned: str = field(default="", compare=False)
+    """The place in full, and a checksum of all that was read there, `PLACE#sha256:HEX`: what a recipe writes down."""
+    record: tuple[Row, ...] = field(default=(), compare=False)
+    """The pictures they were trained and selected on, where a run says so."""
+    head: bool = False
+    """Whether another classifier stands on top of their network; it is not among the tensors."""
 
 
 def read_weights(where: str | os.PathLike[str]) -> Published:
     """The weights in a file (.safetensors, .pth, .pt), in a run folder or a bundle, or at `hf:owner/name[@revision]`.
 
-    The network is asked for in the last case alone, and only safetensors are fetched. Raises UsageError for what is no
-    such place, DataError for a file that is missing, damaged, too large or would run code, and PellucidError where the
-    hub does not answer.
+    The network is asked for in the last case alone, and only safetensors are fetched. A place may end in the checksum
+    that `Published.pinned` has. Raises UsageError for what is no such place, DataError for a file that is missing,
+    damaged, too large, would run code or has another checksum, and PellucidError where the hub does not answer.
     """
     text = os.fspath(where)
+    pinned = _PINNED.fullmatch(text)
+    found = _read(text if pinned is None else pinned["place"])
+    if pinned is not None and not found.pinned.endswith(pinned["checksum"]):
+        raise DataError(
+            f"{pinned['place']}: these are not the weights that the recipe was written for (their checksum begins "
+            f"with {found.pinned[-64:-56]}, not {pinned['checksum'][:8]}): put the old ones back, or give these anew "
+            "with --weights"
+        )
+    return found
+
+
+def _read(text: str) -> Published:
     if text.startswith("hf:"):
         return _hub(text)
     path = Path(text)
@@ -65,12 +89,20 @@ def read_weights(where: str | os.PathLike[str]) -> Published:
         return _run(path)
     match path.suffix.lower():
         case ".safetensors":
-            return Published(_safetensors(path), text)
+            return Published(_safetensors(path), text, pinned=_pinned(path, [path]))
         case ".pth" | ".pt":
-            return Published(_torch_file(path), text)
+            return Published(_torch_file(path), text, pinned=_pinned(path, [path]))
     if not path.exists():
         raise DataError(f"{text}: no such file or folder; {_EXPECTED}")
     raise UsageError(f"{text}: {_EXPECTED}")
+
+
+def _pinned(place: Path | str, files: Sequence[Path]) -> str:
+    """The place, with the files' checksum: of one its own, of several that of the list that `sha256sum` prints."""
+    sums = [checksum(file) for file in files]
+    listed = "".join(f"{own}  {file.name}\n" for own, file in zip(sums, files, strict=True))
+    whole = sums[0] if len(sums) == 1 else hashlib.sha256(listed.encode()).hexdigest()
+    return f"{place.absolute() if isinstance(place, Path) else place}#sha256:{whole}"
 
 
 def imagenet_preprocess(size: tuple[int, int], resize: str = "crop") -> Preprocess:
@@ -88,16 +120,28 @@ def _run(folder: Path) -> Published:
     bundle = find(folder)
     tensors = _safetensors(bundle / "model.safetensors")
     config, preprocess = read_json(bundle / "config.json"), bundle / "preprocessor_config.json"
+    # The record too: it decides which pictures a run that begins here holds out.
+    files = [bundle / "model.safetensors", bundle / "config.json", preprocess, folder / FILE]
+    pinned = _pinned(folder, [file for file in files if file.exists()])
     if not isinstance(config, dict) or config.get("model_type") != "pellucid":
         # Somebody else's model in the same layout: its numbers can be taken, and its own words mean other things.
-        return Published(tensors, os.fspath(folder))
+        return Published(tensors, os.fspath(folder), pinned=pinned)
     try:
         id2label = {int(i): str(name) for i, name in config["id2label"].items()}
         classes, network = tuple(id2label[i] for i in range(len(id2label))), str(config["network"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{bundle / 'config.json'}: not a bundle's configuration ({error!r}); train again") from error
     shown = Preprocess.from_config(read_json(preprocess), str(preprocess))
-    return Published(tensors, os.fspath(folder), classes, None if network == "custom" else network, shown)
+    return Published(
+        tensors,
+        os.fspath(folder),
+        classes,
+        None if network == "custom" else network,
+        shown,
+        pinned,
+        tuple(read_record(folder) or ()),
+        head=(bundle / "head.json").exists(),
+    )
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -189,9 +233,10 @@ def _hub(text: str) -> Published:
     try:
         present = huggingface_hub.list_repo_files(repository, revision=revision or None)
         tensors: dict[str, torch.Tensor] = {}
+        paths = []
         for file in _shards(text, present):
-            path = huggingface_hub.hf_hub_download(repository, file, revision=revision or None)
-            _add(tensors, _safetensors(Path(path)), text)
+            paths.append(Path(huggingface_hub.hf_hub_download(repository, file, revision=revision or None)))
+            _add(tensors, _safetensors(paths[-1]), text)
     except PellucidError:
         raise
     except Exception as error:  # the hub's client raises whatever its transport does
@@ -200,7 +245,10 @@ def _hub(text: str) -> Published:
             f"{text}: could not be fetched ({type(error).__name__}: {first:.160}); check the name and the connection, "
             "or fetch the file yourself and give its path"
         ) from error
-    return Published(tensors, text)
+    # The client keeps files in a folder called after their commit, which stays what it is when the branch moves on.
+    commit = paths[0].parent.name
+    place = f"hf:{repository}@{commit}" if re.fullmatch("[0-9a-f]{40}", commit) else text
+    return Published(tensors, text, pinned=_pinned(place, paths))
 
 
 def _add(tensors: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor], text: str) -> None:

@@ -24,6 +24,7 @@ class Row(NamedTuple):
     file: str
     label: str
     split: str
+    """train, val, or before: trained on by the run whose weights this one began with."""
     digest: str
 
 

@@ -16,15 +16,20 @@ from pellucid.data.images import Images
 _HOLD_OUT, _SAMPLE = 1, 2
 
 
-def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified(
+    labels: NDArray[np.int64], share: float, seed: int, *, seen: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split N pictures in two: indices kept, and indices held out, `share` of every class; both in ascending order.
 
-    A class of two pictures or more has at least one on either side; a class of one is kept. The same labels, share and
-    seed give the same split on every machine.
+    A class of two pictures or more has at least one on either side; a class of one is kept. Pictures that are `seen`
+    are held out only where a class has no others left. The same labels, share and seed give the same split on every
+    machine.
     """
     held = []
     for members, n in _shuffled(labels, (seed, _HOLD_OUT)):
         count = _rounded(share * n)
+        if seen is not None:
+            members = members[np.argsort(seen[members], kind="stable")]  # noqa: PLW2901 (the same ones, reordered)
         held.append(members[: min(max(count, 1), n - 1)])
     held_out = np.sort(np.concatenate(held)) if held else np.empty(0, np.int64)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out

@@ -11,6 +11,12 @@ from pellucid.recipe.settings import Optimisation, Pictures, Recipe, Regularisat
 #: Recipes by name, each a change to the defaults above; `--preset` starts from one.
 PRESETS: dict[str, Recipe] = {
     "quick": Recipe(),
+    # Weights trained elsewhere, moved gently, and the less the lower they lie (Howard and Ruder 2018). The epochs are
+    # left to the number of pictures: ten, of a few dozen, are too few steps to get anywhere.
+    "finetune": Recipe(
+        pictures=Pictures(augment=("flip", "crop")),
+        optimisation=Optimisation(lr=0.01, lr_decay_by_depth=0.8),
+    ),
     # The Keras example's network, numbers from 0 to 1, Glorot's weights, batch, optimiser and five epochs. It trains on
     # every picture; here few are held out.
     "keras-cifar": Recipe(

@@ -16,6 +16,7 @@ Augmentation = Literal[
 ]
 Balance = Literal["none", "weights"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+HeadKind = Literal["svm", "tree", "forest", "knn"]
 Layout = Literal["auto", "nchw", "nhwc"]
 Loss = Literal["cross-entropy", "mse", "focal", "custom"]
 Monitor = Literal["val_loss", "val_accuracy", "val_auc"]
@@ -107,6 +108,8 @@ class Optimisation:
     """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or two: adam+sgd@0.6."""
     lr: float | Literal["find"] | None = None
     """The highest rate; find: by a sweep."""
+    lr_decay_by_depth: float | None = None
+    """Rate of each layer or block, of that above it: 0.8, say."""
     schedule: str = "onecycle"
     """constant, step (or step@5: halved every 5 epochs), tenths, exponential, cosine, warmup-cosine,
     onecycle, plateau."""
@@ -133,6 +136,8 @@ class Optimisation:
             raise UsageError(
                 f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
+        if self.lr_decay_by_depth is not None:
+            _between("--lr-decay-by-depth", self.lr_decay_by_depth, 0, 1, low_open=True)
         if self.balance != "none" and self.loss in {"mse", "custom"}:
             raise UsageError(f"--balance {self.balance} weighs cross-entropy or focal, not --loss {self.loss}")
 
@@ -255,6 +260,12 @@ class Recipe:
     """Where the pictures are."""
     net: str = "quick"
     """A name, or layers: 'INPUT -> [CONV(32) -> POOL]*2 -> FC(10)'."""
+    weights: str | None = None
+    """Begin with trained ones: a RUN, a .safetensors or .pth file, hf:owner/name."""
+    freeze: int | Literal["head"] | None = None
+    """Hold so many layers still, or all but the head."""
+    head: str | None = None
+    """svm, tree, forest or knn on top; with --weights, instead of training."""
     pictures: Pictures = field(default_factory=Pictures)
     optimisation: Optimisation = field(default_factory=Optimisation)
     regularisation: Regularisation = field(default_factory=Regularisation)
@@ -271,6 +282,14 @@ class Recipe:
             )
         if self.regularisation.teacher is not None and self.optimisation.loss != "cross-entropy":
             raise UsageError(f"--teacher goes with --loss cross-entropy, not {self.optimisation.loss}: leave one away")
+        if isinstance(self.freeze, int):
+            _whole("--freeze", self.freeze, 0, 10_000)
+        self._refuse_heads()
+        if self.weights is not None and self.optimisation.init is not None:
+            raise UsageError(
+                f"--init {self.optimisation.init} draws first weights, and --weights {self.weights} brings trained "
+                "ones: leave one away"
+            )
         # Options in parentheses, and the notation, are the networks' own to understand.
         name = self.net.partition("(")[0].strip()
         if "->" not in self.net and name not in NETWORKS and self.net != "custom":
@@ -278,6 +297,30 @@ class Recipe:
                 f"--net {self.net!r} is no network Pellucid knows: {did_you_mean(name, NETWORKS)} "
                 "Or write its layers: 'INPUT -> CONV(32) -> POOL -> FC(10)'"
             )
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing is trained but a head on top, on the features of the weights as they are."""
+        return self.head is not None and self.weights is not None
+
+    def _refuse_heads(self) -> None:
+        """An unknown head, and what no head can be trained with."""
+        if self.head is None:
+            return
+        if self.head not in get_args(HeadKind):
+            raise UsageError(f"--head {self.head!r} is not known: {did_you_mean(str(self.head), get_args(HeadKind))}")
+        rules = self.optimisation
+        tuning: dict[str, object] = {"--freeze": self.freeze, "--lr-decay-by-depth": rules.lr_decay_by_depth}
+        if self.head_alone:
+            tuning |= {"--epochs": rules.epochs, "--lr": rules.lr, "--patience": rules.patience}
+            tuning |= {"--teacher": self.regularisation.teacher}
+        for flag, value in tuning.items():
+            if value is not None:
+                raise UsageError(
+                    f"--head {self.head} passes no gradient on, so {flag} {value} has nothing to fine-tune: leave "
+                    f"{flag} away, or fine-tune without --head first, and then train with --weights RUN --head "
+                    f"{self.head}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""

@@ -34,7 +34,8 @@ def train(
     `data` is a folder, a CSV file or a name. `net` is a name, a notation or a module of one's own that takes float32
     pictures (N, C, H, W) and gives logits (N, classes); it is trained in place. `loss` is a name or a function of
     logits (N, classes) and labels (N,) that gives one number. `settings` are any of the command's flags: `epochs=3`,
-    `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`. `watch` is called with each event of the run.
+    `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`, `weights=` a path or a run. `watch` is called
+    with each event of the run.
 
     Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or
     PellucidError, with a sentence that says what to do; KeyboardInterrupt when interrupted, after saving.
@@ -93,6 +94,8 @@ def _recipe(
     if recipe is None:
         raise UsageError(f"preset {preset!r} is not known: {did_you_mean(str(preset), PRESETS)}")
     named: dict[str, Any] = {"data": os.fspath(data)}
+    if isinstance(settings.get("weights"), os.PathLike):
+        settings = {**settings, "weights": os.fspath(settings["weights"])}
     if isinstance(net, str):
         named["net"] = net
     if isinstance(loss, str):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from pellucid.bundle.head import head_of
 from pellucid.bundle.recogniser import Recogniser
 from pellucid.data.images import Split
 from pellucid.nets import Variances
@@ -81,7 +82,7 @@ class Run:
     scores: dict[str, Any]
     """The evaluation on val of the weights kept."""
     epoch: int
-    """The epoch these weights are of."""
+    """The epoch these weights are of; 0 for weights that were not trained here."""
     stopped: bool
     """Whether it was interrupted; `train --resume` goes on."""
     notes: tuple[str, ...]
@@ -89,8 +90,10 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """What `train --json` prints and `result.json` keeps; the scores are those of val."""
+        head = head_of(self.recogniser.model)
         return {
             "run": str(self.folder),
+            "head": None if head is None else head.kind,
             "epoch": self.epoch,
             "stopped": self.stopped,
             "notes": list(self.notes),

@@ -76,6 +76,7 @@ def leave(
     facts = {
         "data": task.source.name,
         "version": __version__,
+        "weights": None if task.weights is None else _place(task.weights.origin),
         "epochs": optimisation.epochs,
         "epoch": epoch,
         "seed": task.recipe.seed,
@@ -84,6 +85,11 @@ def leave(
     }
     save(recogniser, folder / "bundle", examples=_examples(task.val), facts=facts)
     return tuple(notes)
+
+
+def _place(origin: str) -> str:
+    """Where weights are from, for those who were not there: of a path its last name alone."""
+    return origin if origin.startswith("hf:") else Path(origin).name
 
 
 def _errors(val: Loaded, probability_nk: NDArray[np.float64], classes: Sequence[str]) -> bytes:

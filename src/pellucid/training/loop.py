@@ -19,8 +19,9 @@ from pellucid.data.mix import Mixed, Target, hits, targets
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import LEARNING_RATES, Engine, Recipe, usual_epochs
 from pellucid.training.distil import Teacher, distilled
+from pellucid.training.finetune import frozen_modules
 from pellucid.training.losses import Loss
-from pellucid.training.optimise import decayed, learning_rate, make_optimizer
+from pellucid.training.optimise import decayed, learning_rate, make_optimizer, set_rate
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
@@ -80,6 +81,8 @@ class Training:
         self.lowered = 1.0
         """What plateau has multiplied the learning rate by."""
         self.stage = 0
+        self.still = frozen_modules(model) if recipe.freeze is not None else []
+        """Normalisations whose statistics do not move."""
         self.optimizer = self._stage_optimizer()
         self.average = None if recipe.regularisation.ema is None else copy.deepcopy(model).requires_grad_(False)
         device = batches.pixels_nhwc.device
@@ -116,18 +119,23 @@ class Training:
         first = self.step % len(self.batches)
         if first == 0:
             self._start_sums()
-        self.model.train()
+        self.to_training_mode()
         for x_nhwc, target in self.batches.epoch(self.epoch, first):
             self.take_step(x_nhwc, target)
             yield len(x_nhwc)
+
+    def to_training_mode(self) -> None:
+        """The network in training mode, but for frozen normalisations."""
+        self.model.train()
+        for module in self.still:
+            module.eval()
 
     def take_step(self, x_nhwc: torch.Tensor, target: Target) -> None:
         """Forward, backward, update."""
         # Dropout's masks follow from seed and step, so that a resumed run draws what an unbroken one would have.
         self._seed((self.batches.seed << 32) + self.step)
         self.enter_stage(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+        set_rate(self.optimizer, self.rate)
         logits_nk, auxiliary = self.forward(x_nhwc)
         labels = targets(target, logits_nk.shape[1], logits_nk.dtype) if isinstance(target, Mixed) else target
         loss = self.loss(logits_nk, labels)
@@ -162,7 +170,8 @@ class Training:
 
     def _stage_optimizer(self) -> torch.optim.Optimizer:
         name = self.recipe.optimisation.stages[self.stage].optimizer
-        return make_optimizer(self.model, name, self.rate, self.recipe.regularisation.weight_decay)
+        decay = self.recipe.regularisation.weight_decay
+        return make_optimizer(self.model, name, self.rate, decay, self.recipe.optimisation.lr_decay_by_depth)
 
     def _regularise_gradient(self) -> None:
         rules = self.recipe.regularisation

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pellucid.recipe import Optimizer, Schedule
+from pellucid.training.finetune import Group, depth_groups
 from pellucid.training.rmsprop import KerasRMSprop
 
 # The one-cycle schedule climbs from a fifth of its peak over this share of the run, then falls to zero in a line.
@@ -34,18 +35,34 @@ def decayed(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim > 1]
 
 
-def make_optimizer(model: nn.Module, optimizer: Optimizer, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, optimizer: Optimizer, lr: float, weight_decay: float, lr_decay_by_depth: float | None = None
+) -> torch.optim.Optimizer:
     """The optimiser of that name, over the model's trainable parameters.
 
     Weight decay pulls on matrices and filters only: on a bias or a normalisation's scale it takes away what the layer
-    needs and regularises nothing (He et al. 2019, Bag of Tricks, section 3.1).
+    needs and regularises nothing (He et al. 2019, Bag of Tricks, section 3.1). With `lr_decay_by_depth` lower layers
+    have lower rates, see `depth_groups`. `set_rate` goes by what each group notes of that.
     """
-    others = [parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed(model), "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    parts = (
+        [Group([parameter for parameter in model.parameters() if parameter.requires_grad], 1.0)]
+        if lr_decay_by_depth is None
+        else depth_groups(model, lr_decay_by_depth)
+    )
+    groups: list[dict[str, Any]] = []
+    for part in parts:
+        shared = {"lr": lr * part.multiplier, "multiplier": part.multiplier}
+        matrices = [parameter for parameter in part.parameters if parameter.ndim > 1]
+        others = [parameter for parameter in part.parameters if parameter.ndim <= 1]
+        groups.append({"params": matrices, "weight_decay": weight_decay, **shared})
+        groups.append({"params": others, "weight_decay": 0.0, **shared})
     return _MAKERS[optimizer]([group for group in groups if group["params"]], lr=lr)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step, in each group times that group's multiplier."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, halving: int | None = None) -> float:

@@ -75,6 +75,16 @@ def candidates(engine: Engine, device: torch.device) -> list[Engine]:
     ]
 
 
+def untried(engine: Engine) -> Engine:
+    """A sound engine without a measurement, for a network that is asked and not trained: all cores, in float32."""
+    return dataclasses.replace(
+        engine,
+        precision="float32" if engine.precision == "auto" else engine.precision,
+        layout="nhwc" if engine.layout == "auto" else engine.layout,
+        threads=engine.threads or usable_cores(),
+    )
+
+
 def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, again: bool = False) -> Measured:
     """The quickest engine for this network and batch on this machine, measured now or remembered.
 
@@ -129,9 +139,10 @@ def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried:
     twins: dict[tuple[Precision, Layout], Training] = {}
     for engine in tried:
         if (engine.precision, engine.layout) not in twins:
-            twin = place(copy.deepcopy(model), engine, device).train()
+            twin = place(copy.deepcopy(model), engine, device)
             own = dataclasses.replace(recipe, engine=engine)
             twins[engine.precision, engine.layout] = Training(twin, batches, own, loss)
+            twins[engine.precision, engine.layout].to_training_mode()
     drawn = _endless(batches)
     begun = time.perf_counter()
     for round_ in range(ROUNDS + 1):
@@ -180,6 +191,7 @@ def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
         torch.__version__,
         recipe.net,
         recipe.optimisation.optimizer,
+        recipe.freeze,
         batches.batch_size,
         list(batches.pixels_nhwc.shape[1:]),
         batches.augment,

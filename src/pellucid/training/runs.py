@@ -51,8 +51,10 @@ from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.prepare import Task, name_of, prepare
-from pellucid.training.probe import Measured, choose
+from pellucid.training.pretrained import begin
+from pellucid.training.probe import Measured, choose, untried
 from pellucid.training.sweep import Sweep, sweep
+from pellucid.training.top import put_on_head
 
 RESULT = "result.json"
 
@@ -141,7 +143,7 @@ def _finished(folder: Path, model: nn.Module | None) -> Run | None:
     try:
         if result["stopped"]:
             return None
-        scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split"}}
+        scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split", "head"}}
         return Run(folder, load(folder, net=model), scores, int(result["epoch"]), False, tuple(result["notes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
@@ -151,7 +153,7 @@ def _pictures(task: Task) -> Generator[Reading, None, tuple[Task, Loaded, Loaded
     """The pictures of train and val in memory, and the task with the statistics of train in its preprocessing."""
     train = yield from _read("train", task.train, task.preprocess)
     val = yield from _read("val", task.val, task.preprocess)
-    if task.recipe.pictures.normalise == "data":
+    if task.recipe.pictures.normalise == "data" and not task.normalised:
         task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
     return task, train, val
 
@@ -217,8 +219,12 @@ def _set_up(
     if recipe.optimisation.init is not None:
         nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)
         variances = first_variances(model.to(device), batches)
+    begin(model, recipe, task.weights, task.source.classes)
     loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
-    measured = choose(model.to(device), batches, recipe, loss, again=measure)
+    if recipe.head_alone:
+        measured = Measured(untried(recipe.engine), (), remembered=False)
+    else:
+        measured = choose(model.to(device), batches, recipe, loss, again=measure)
     recipe = dataclasses.replace(recipe, engine=measured.engine)
     if task.teacher is not None:
         task.teacher.model.to(device)
@@ -246,11 +252,14 @@ def _image(task: Task) -> tuple[int, int, int]:
 
 
 def _record(task: Task, train: Loaded, val: Loaded) -> list[Row]:
-    return [
+    own = [
         Row(name, task.source.classes[label], split, digest)
         for split, loaded in (("train", train), ("val", val))
         for name, label, digest in zip(loaded.names, loaded.labels.tolist(), loaded.raw_digests, strict=True)
     ]
+    taken = {row.digest for row in own}
+    earlier = () if task.weights is None else task.weights.record
+    return own + [row._replace(split="before") for row in earlier if row.split != "val" and row.digest not in taken]
 
 
 class _Session:
@@ -283,7 +292,9 @@ class _Session:
             yield self._finish(stopped=not self._done())
 
     def _done(self) -> bool:
-        """Whether the last step is taken, or patience is over."""
+        """Whether the last step is taken, or patience is over, or there is nothing to train but a head."""
+        if self.task.recipe.head_alone:
+            return True
         patience = self.task.recipe.optimisation.patience
         if patience is not None and waited(self.history, self.monitor) >= patience:
             return True
@@ -392,7 +403,12 @@ class _Session:
         recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
         logits_nk = infer(model, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        notes = leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch)
+        said: tuple[str, ...] = ()
+        if self.task.recipe.head is not None and not stopped:
+            said = put_on_head(recogniser, self.task.recipe, self.train, scores)
+            logits_nk = infer(model, self.task.preprocess, self.val.pixels)
+            scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
+        notes = (*said, *leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch))
         result = Run(self.folder, recogniser, scores, epoch, stopped, notes)
         # Written last: a run is finished when this file says so.
         write_json(self.folder / RESULT, result.to_json())
