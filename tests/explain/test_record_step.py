@@ -17,6 +17,7 @@ from pellucid.explain.record import record
 from pellucid.recipe import Optimizer
 from pellucid.textbook import OPTIMISERS
 from pellucid.training.optimise import make_optimizer
+from pellucid.training.rmsprop import KerasRMSprop
 
 Maker = Callable[[Any], optim.Optimizer]
 
@@ -27,6 +28,7 @@ RULES: dict[str, tuple[str, Maker]] = {
     "adagrad": ("adagrad", lambda p: optim.Adagrad(p, 0.1, lr_decay=0.1, initial_accumulator_value=0.2)),
     "adadelta": ("adadelta", lambda p: optim.Adadelta(p, 0.7, rho=0.8)),
     "rmsprop": ("rmsprop", lambda p: optim.RMSprop(p, 0.01, alpha=0.9)),
+    "rmsprop, Keras's": ("rmsprop_keras", lambda p: KerasRMSprop(p, 0.01, weight_decay=0.1)),
     "adam": ("adam", lambda p: optim.Adam(p, 0.01, betas=(0.8, 0.99), weight_decay=0.1)),
     "adam, the decay apart": ("adamw", lambda p: optim.Adam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True)),
     "adamw": ("adamw", lambda p: optim.AdamW(p, torch.tensor(0.01), weight_decay=0.1)),

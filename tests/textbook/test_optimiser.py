@@ -8,6 +8,7 @@ import torch
 
 from pellucid.textbook import OPTIMISERS
 from pellucid.textbook.optimiser import batches
+from pellucid.training.rmsprop import KerasRMSprop
 
 #: Our settings, and the torch optimiser with its own names for them.
 PAIRS: list[tuple[str, dict[str, float], Any]] = [
@@ -25,6 +26,7 @@ PAIRS: list[tuple[str, dict[str, float], Any]] = [
     ("adadelta", {"weight_decay": 0.1}, lambda p: torch.optim.Adadelta(p, weight_decay=0.1)),
     ("rmsprop", {"lr": 0.01}, lambda p: torch.optim.RMSprop(p, lr=0.01)),
     ("rmsprop", {"alpha": 0.9, "weight_decay": 0.1}, lambda p: torch.optim.RMSprop(p, alpha=0.9, weight_decay=0.1)),
+    ("rmsprop_keras", {"lr": 0.01, "weight_decay": 0.1}, lambda p: KerasRMSprop(p, lr=0.01, weight_decay=0.1)),
     ("adam", {"lr": 0.05}, lambda p: torch.optim.Adam(p, lr=0.05)),
     (
         "adam",

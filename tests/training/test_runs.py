@@ -303,6 +303,10 @@ def test_watch_sees_every_event_and_settings_reach_the_recipe(tmp_path: Path) ->
     assert read_recipe(result.folder / "recipe.json").seed == 7
     with pytest.raises(UsageError, match="did you mean 'epochs'"):
         pellucid.train("digits", epoch=1)
+    settings: dict[str, Any] = {"epochs": 1, "sample": 0.1, "precision": "float32", "layout": "nchw", "threads": 1}
+    lecun = pellucid.train("digits", preset="lecun98", schedule="constant", out=tmp_path / "lecun", **settings)
+    recipe = read_recipe(lecun.folder / "recipe.json")
+    assert (recipe.net, recipe.optimisation.loss) == ("lenet5", "mse")
     with pytest.raises(UsageError, match="preset 'quik' is not known: did you mean 'quick'"):
         pellucid.train("digits", preset="quik")
 

@@ -527,7 +527,9 @@ def _step(
         clipping = replace(clipping, norm=float(norm))
     elif clipping is not None:
         nn.utils.clip_grad_value_(list(moved.values()), clipping.limit)
-    kind = type(optimizer).__name__ if type(optimizer) is getattr(torch.optim, type(optimizer).__name__, None) else ""
+    kind = str(getattr(optimizer, "textbook_rule", ""))
+    if type(optimizer) is getattr(torch.optim, type(optimizer).__name__, None):
+        kind = type(optimizer).__name__
     steps = {}
     for group in optimizer.param_groups:
         for p in group["params"]:

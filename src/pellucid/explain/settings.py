@@ -20,6 +20,7 @@ _NUMBERS: Mapping[str, Mapping[str, str]] = {
     "Adagrad": {"lr_decay": "lr_decay", "eps": "eps"},
     "Adadelta": {"rho": "rho", "eps": "eps"},
     "RMSprop": {"alpha": "alpha", "eps": "eps"},
+    "rmsprop_keras": {"rho": "alpha", "epsilon": "eps"},
     "Adam": {"eps": "eps"},
     "AdamW": {"eps": "eps"},
 }
@@ -28,6 +29,7 @@ _ARRAYS: Mapping[str, Mapping[str, str]] = {
     "Adagrad": {"sum": "square_sum"},
     "Adadelta": {"square_avg": "square_average", "acc_delta": "delta_average"},
     "RMSprop": {"square_avg": "square_average"},
+    "rmsprop_keras": {"square": "square_average"},
     "Adam": {"exp_avg": "m", "exp_avg_sq": "v"},
     "AdamW": {"exp_avg": "m", "exp_avg_sq": "v"},
 }
@@ -36,7 +38,10 @@ _BEYOND = ("maximize", "amsgrad", "centered", "dampening")
 
 
 def rule_of(optimiser: str, group: Mapping[str, Any]) -> str | None:
-    """The textbook's rule for a class of torch.optim and the settings of one group of parameters; None without one."""
+    """The textbook's rule for a class of torch.optim and the settings of one group of parameters; None without one.
+
+    An optimiser of another make may name its rule itself, in a class attribute `textbook_rule`.
+    """
     if optimiser not in _NUMBERS or any(group.get(name) for name in _BEYOND):
         return None
     if optimiser == "SGD":

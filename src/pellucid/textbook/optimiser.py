@@ -6,7 +6,8 @@ With p the weight, g its gradient, η the learning rate and t the number of this
 - **momentum** v ← μ·v + g, p − η·v: a heavy ball;
 - **Nesterov** v ← μ·v + g, p − η·(g + μ·v): looks where the ball will be;
 - **Adagrad** s ← s + g², p − η_t·g/(√s + ε), η_t = η/(1 + (t − 1)·decay): steep directions get small steps, for ever;
-- **RMSprop** s ← α·s + (1 − α)·g², p − η·g/(√s + ε): forgets old steepness;
+- **RMSprop** s ← α·s + (1 − α)·g², p − η·g/(√s + ε): forgets old steepness; Keras has √(s + ε) below the line, where
+  the same ε weighs more;
 - **Adadelta** s ← ρ·s + (1 − ρ)·g², d = g·√(u + ε)/√(s + ε), u ← ρ·u + (1 − ρ)·d², p − η·d: the step has p's unit;
 - **Adam** m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², with both divided by 1 − βᵗ (they start at 0 and would be too
   small): p − η·m̂/(√v̂ + ε);
@@ -212,6 +213,22 @@ def rmsprop_slopes(x: Values, h: Hyper, _: int) -> dict[str, Array]:
     return _divided(x, s, h["eps"], h["lr"], h["alpha"], 1 - h["alpha"], "square_average")
 
 
+def rmsprop_keras(x: Values, h: Hyper, _: int) -> dict[str, Array]:
+    """S ← α·s + (1 − α)·g², p − η·g/√(s + ε)."""
+    s = h["alpha"] * x["square_average"] + (1 - h["alpha"]) * x["g"] ** 2
+    return {"square_average": s, "next": x["p"] - h["lr"] * x["g"] / np.sqrt(s + h["eps"])}
+
+
+def rmsprop_keras_slopes(x: Values, h: Hyper, _: int) -> dict[str, Array]:
+    """With r = √(s + ε): ∂next/∂g = −η·(1/r − (1 − α)·g²/r³), ∂next/∂s = η·α·g/(2r³)."""
+    r = np.sqrt(h["alpha"] * x["square_average"] + (1 - h["alpha"]) * x["g"] ** 2 + h["eps"])
+    return {
+        "p": np.ones_like(x["p"]),
+        "g": -h["lr"] * (1 / r - (1 - h["alpha"]) * x["g"] ** 2 / r**3),
+        "square_average": h["lr"] * h["alpha"] * x["g"] / (2 * r**3),
+    }
+
+
 def _divided(x: Values, s: Array, eps: float, rate: float, keeps: float, takes: float, state: str) -> dict[str, Array]:
     """Slopes of p − rate·g/(√s + ε) with s = keeps·(old) + takes·g²; where s is 0 the step is 0."""
     root = np.sqrt(s)
@@ -332,6 +349,15 @@ OPTIMISERS: Mapping[str, Optimiser] = {
             "{p} − {lr}·{g}/(√{square_average} + {eps})",
             rmsprop,
             rmsprop_slopes,
+        ),
+        Optimiser(
+            "rmsprop_keras",
+            "the same, with ε under the root",
+            ("square_average",),
+            {"alpha": 0.9, "eps": 1e-7},
+            "{p} − {lr}·{g}/√({square_average} + {eps})",
+            rmsprop_keras,
+            rmsprop_keras_slopes,
         ),
         Optimiser(
             "adam",

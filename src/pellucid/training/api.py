@@ -22,8 +22,8 @@ from pellucid.training.sweep import Sweep
 def train(
     data: str | os.PathLike[str],
     *,
-    net: str | nn.Module = "quick",
-    loss: str | Loss = "cross-entropy",
+    net: str | nn.Module | None = None,
+    loss: str | Loss | None = None,
     out: str | os.PathLike[str] | None = None,
     preset: str | Recipe = "quick",
     watch: Callable[[Event], object] | None = None,
@@ -33,9 +33,9 @@ def train(
 
     `data` is a folder, a CSV file or a name. `net` is a name, a notation or a module of one's own that takes float32
     pictures (N, C, H, W) and gives logits (N, classes); it is trained in place. `loss` is a name or a function of
-    logits (N, classes) and labels (N,) that gives one number. `settings` are any of the command's flags: `epochs=3`,
-    `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`, `weights=` a path or a run. `watch` is called
-    with each event of the run.
+    logits (N, classes) and labels (N,) that gives one number. Left out, both are the preset's. `settings` are any of
+    the command's flags: `epochs=3`, `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`, `weights=` a
+    path or a run. `watch` is called with each event of the run.
 
     Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or
     PellucidError, with a sentence that says what to do; KeyboardInterrupt when interrupted, after saving.
@@ -43,8 +43,8 @@ def train(
     events = run(
         _recipe(data, net, loss, preset, settings),
         out=None if out is None else os.fspath(out),
-        model=None if isinstance(net, str) else net,
-        loss=None if isinstance(loss, str) else loss,
+        model=net if isinstance(net, nn.Module) else None,
+        loss=loss if callable(loss) else None,
     )
     for event in events:
         if watch is not None:
@@ -59,8 +59,8 @@ def train(
 def find_rate(
     data: str | os.PathLike[str],
     *,
-    net: str | nn.Module = "quick",
-    loss: str | Loss = "cross-entropy",
+    net: str | nn.Module | None = None,
+    loss: str | Loss | None = None,
     preset: str | Recipe = "quick",
     **settings: Any,
 ) -> Sweep:
@@ -73,8 +73,8 @@ def find_rate(
         events = run(
             _recipe(data, net, loss, preset, {**settings, "lr": "find"}),
             out=Path(folder) / "run",
-            model=None if isinstance(net, str) else copy.deepcopy(net),
-            loss=None if isinstance(loss, str) else loss,
+            model=copy.deepcopy(net) if isinstance(net, nn.Module) else None,
+            loss=loss if callable(loss) else None,
         )
         for event in events:
             # Not a step of the run itself is taken.
@@ -85,8 +85,8 @@ def find_rate(
 
 def _recipe(
     data: str | os.PathLike[str],
-    net: str | nn.Module,
-    loss: str | Loss,
+    net: str | nn.Module | None,
+    loss: str | Loss | None,
     preset: str | Recipe,
     settings: dict[str, Any],
 ) -> Recipe:

@@ -15,6 +15,7 @@ from pellucid.errors import DataError
 from pellucid.files import read_lines, read_tensors, read_tensors_metadata
 from pellucid.recipe import Recipe, read_recipe
 from pellucid.training.checkpoint import LAST, load_optimizer
+from pellucid.training.finetune import freeze
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.optimise import make_optimizer
 
@@ -49,7 +50,10 @@ def last_step(run: str | os.PathLike[str], model: nn.Module) -> Step:
     optimizer = _optimizer(checkpoint, model, recipe, int(last["step"]), int(last["epoch"]), float(last["lr"]))
     rules = recipe.regularisation
     clip = {"norm": rules.clip_norm, "value": rules.clip_value}
-    notes = [
+    notes = []
+    if recipe.regularisation.teacher is not None:
+        notes.append("the loss is that against the label alone: training adds the teacher's answers")
+    notes += [
         f"the step is that of the run's last one (epoch {last['epoch']}, learning rate {last['lr']:.3g}), taken with "
         "this picture alone"
     ]
@@ -70,7 +74,10 @@ def _optimizer(
     steps = (recipe.optimisation.epochs or epoch) * step // epoch
     stages = recipe.optimisation.stages
     stage = sum(step - 1 >= later.begins * steps for later in stages[1:])
-    optimizer = make_optimizer(model, stages[stage].optimizer, rate, recipe.regularisation.weight_decay)
+    if recipe.freeze is not None:
+        freeze(model, recipe.freeze)
+    decay, by_depth = recipe.regularisation.weight_decay, recipe.optimisation.lr_decay_by_depth
+    optimizer = make_optimizer(model, stages[stage].optimizer, rate, decay, by_depth)
     arrays = read_tensors(checkpoint)
     try:
         load_optimizer(optimizer, arrays, json.loads(read_tensors_metadata(checkpoint)["state"])["optimizer"])

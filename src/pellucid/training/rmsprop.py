@@ -15,6 +15,9 @@ class KerasRMSprop(torch.optim.Optimizer):
     3·10⁻⁴, so that weights which hardly matter are not sent about at the full rate.
     """
 
+    #: What `pellucid.explain` calls it.
+    textbook_rule = "rmsprop_keras"
+
     def __init__(
         self,
         params: Iterable[Any],

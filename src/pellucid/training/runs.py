@@ -320,7 +320,7 @@ class _Session:
         self._refuse_nonsense(epoch)
         row = None
         if training.epoch + 1 > epoch:
-            rate = training.optimizer.param_groups[0]["lr"]
+            rate = max(group["lr"] for group in training.optimizer.param_groups)
             row = {**self._scores(epoch), "lr": rate, "seconds": 0.0, "images_per_second": round(speed, 1)}
         self.seconds += time.perf_counter() - begun
         if row is None:
