@@ -92,6 +92,7 @@ def test_learns_32_photographs_by_heart(
 @pytest.mark.parametrize(
     ("net", "side", "rule", "rate", "steps"),
     [
+        ("cifar-cnn", 32, "adam", 1e-3, 120),
         ("vgg13-bn(dropout=0)", 32, "sgd", 0.005, 14),
         ("vgg16-bn(dropout=0)", 32, "sgd", 0.005, 14),
         ("vgg19-bn(dropout=0)", 32, "sgd", 0.005, 14),
