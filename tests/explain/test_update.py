@@ -13,6 +13,7 @@ from torch.nn import functional
 from pellucid.errors import UsageError, VerificationError
 from pellucid.explain import Clipping, Step, Tape, Update
 from pellucid.textbook import OPTIMISERS
+from pellucid.training.rmsprop import KerasRMSprop
 
 Maker = Callable[[list[torch.Tensor], float], torch.optim.Optimizer]
 
@@ -43,6 +44,11 @@ RULES: dict[str, tuple[Maker, dict[str, float], dict[str, str]]] = {
         lambda p, l2: torch.optim.RMSprop(p, 0.01, alpha=0.9, weight_decay=l2),
         {"lr": 0.01, "alpha": 0.9, "eps": 1e-8},
         {"square_average": "square_avg"},
+    ),
+    "rmsprop_keras": (
+        lambda p, l2: KerasRMSprop(p, 0.01, rho=0.8, weight_decay=l2),
+        {"lr": 0.01, "alpha": 0.8, "eps": 1e-7},
+        {"square_average": "square"},
     ),
     "adam": (
         lambda p, l2: torch.optim.Adam(p, 0.01, weight_decay=l2),
