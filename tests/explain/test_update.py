@@ -45,11 +45,6 @@ RULES: dict[str, tuple[Maker, dict[str, float], dict[str, str]]] = {
         {"lr": 0.01, "alpha": 0.9, "eps": 1e-8},
         {"square_average": "square_avg"},
     ),
-    "rmsprop_keras": (
-        lambda p, l2: KerasRMSprop(p, 0.01, rho=0.8, weight_decay=l2),
-        {"lr": 0.01, "alpha": 0.8, "eps": 1e-7},
-        {"square_average": "square"},
-    ),
     "adam": (
         lambda p, l2: torch.optim.Adam(p, 0.01, weight_decay=l2),
         {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
@@ -59,6 +54,11 @@ RULES: dict[str, tuple[Maker, dict[str, float], dict[str, str]]] = {
         lambda p, l2: torch.optim.AdamW(p, 0.01, weight_decay=l2),
         {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
         {"m": "exp_avg", "v": "exp_avg_sq"},
+    ),
+    "rmsprop_keras": (
+        lambda p, l2: KerasRMSprop(p, 0.01, rho=0.8, weight_decay=l2),
+        {"lr": 0.01, "alpha": 0.8, "eps": 1e-7},
+        {"square_average": "square"},
     ),
 }
 
