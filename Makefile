@@ -29,6 +29,10 @@ $(VENV)/dev.ok: $(VENV)/run.ok
 	$(PIP) install -q --no-deps torchvision==0.29.2
 	@touch $@
 
+$(VENV)/networks.ok: $(VENV)/dev.ok
+	$(PIP) install -q -c constraints.txt --editable '.[networks]'
+	@touch $@
+
 demo: $(VENV)/run.ok
 	$(BIN)/pellucid train digits --net lenet5
 
@@ -36,7 +40,7 @@ demo: $(VENV)/run.ok
 test: $(VENV)/dev.ok
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal -q $(ARGS)
 
-slow: $(VENV)/dev.ok
+slow: $(VENV)/networks.ok
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -q $(ARGS)
 
 check: $(VENV)/dev.ok
