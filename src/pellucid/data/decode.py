@@ -21,7 +21,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,14 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+
+#: Those that make a width of a height.
+_QUARTER = {
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
 }
 
 #: Modes of one channel with more than 8 bits.
@@ -91,6 +99,19 @@ class Header:
     width: int
     height: int
     grey: bool
+    format: str = ""
+    """What it is, as Pillow calls it (one of FORMATS, or MPO for a stereo JPEG)."""
+
+
+class Reduced(NamedTuple):
+    """A picture, perhaps at a fraction of its size."""
+
+    pixels: NDArray[np.uint8]
+    """H×W×3 RGB."""
+    box: tuple[float, float, float, float]
+    """What of it is the picture: left, top, right, bottom. At 1/4, 277 rows become 69¼, and stand in 70."""
+    header: Header
+
 
 
 class _PillowStrict:
@@ -128,11 +149,16 @@ class _PillowStrict:
 _STRICT = _PillowStrict()
 
 
-def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.uint8]:
-    """The picture in a file's bytes, H×W×3 RGB; `name` is what errors call it.
+def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
+    """The picture in a file's bytes, H×W×3 RGB; `name` is what errors call it. Raises BadImage."""
+    return decode_reduced(raw, name, None).pixels
 
-    With `at_least`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (from fewer coefficients of its cosine
-    transform, so up to ten times as fast), as long as its shorter side keeps that many pixels.
+
+def decode_reduced(raw: bytes, name: str, at_least: int | None) -> Reduced:
+    """The picture in a file's bytes, and what its header says; `name` is what errors call it.
+
+    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (from fewer coefficients of its cosine transform, so in a
+    fraction of the time), as long as its shorter side keeps `at_least` pixels. None decodes all of it.
 
     Raises BadImage.
     """
@@ -142,12 +168,16 @@ def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.
         try:
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
                 _refuse_giant(image, name)
-                if at_least is not None:
-                    _draft(image, at_least)
+                full, grey, what = image.size, _is_grey(image), image.format or ""
+                size = (float(full[0]), float(full[1])) if at_least is None else _draft(image, at_least)
                 image.load()
-                if image.format in {"JPEG", "MPO"}:
+                if what in {"JPEG", "MPO"}:
                     _refuse_endless(raw, name)
-                return _rgb(_upright(image))
+                upright, box = _upright(image, size)
+                # Of a TIFF, Pillow has turned the picture, and gives the size as seen.
+                if what != "TIFF" and _TURNS.get(_orientation(image)) in _QUARTER:
+                    full = full[1], full[0]
+                return Reduced(_rgb(upright), box, Header(*full, grey, what))
         except (BadImage, MemoryError):
             raise
         except Exception as error:
@@ -170,22 +200,21 @@ def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
                 # A TIFF's size is given as seen already; a PNG whose EXIF follows the pixels would have to be decoded.
                 if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
                     width, height = (height, width) if _orientation(image) >= 5 else (width, height)
-                return Header(width, height, _is_grey(image))
+                return Header(width, height, _is_grey(image), image.format or "")
         except (BadImage, MemoryError):
             raise
         except Exception as error:
             raise _refusal(error, _beginning(path, error, name), name) from error
 
 
-def _draft(image: Image.Image, at_least: int) -> None:
-    """Have a JPEG decoded at the smallest scale that keeps `at_least` pixels, and its proportions to one in a thousand.
-
-    At 1/4, 277 rows become 69¼, which fill 70: a picture of 70 rows that shows a hundredth less than it seems to.
-    """
+def _draft(image: Image.Image, at_least: int) -> tuple[float, float]:
+    """Have a JPEG decoded at the smallest scale that keeps `at_least` pixels; the width and height it then has."""
+    width, height = image.size
     for scale in (8, 4, 2):
-        if min(image.size) // scale >= at_least and all(1000 * (-side % scale) <= side for side in image.size):
-            image.draft(None, (image.size[0] // scale, image.size[1] // scale))
-            return
+        # What is no JPEG answers None.
+        if min(width, height) // scale >= at_least and image.draft(None, (width // scale, height // scale)):
+            return width / scale, height / scale
+    return float(width), float(height)
 
 
 def unreadable(error: OSError, name: str) -> BadImage:
@@ -276,9 +305,29 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(
+    image: Image.Image, size: tuple[float, float]
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """The decoded picture as it is to be seen, and what of it is picture; `size` is that of its upper left part."""
     turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
+    width, height = size
+    if turn is None:
+        return image, (0.0, 0.0, width, height)
+    right, below = image.width - width, image.height - height
+    upright = image.transpose(turn)
+    # What the turn does to the margin of a reduced picture: (left, top) of the part that is seen.
+    left, top = {
+        Image.Transpose.FLIP_LEFT_RIGHT: (right, 0.0),
+        Image.Transpose.ROTATE_180: (right, below),
+        Image.Transpose.FLIP_TOP_BOTTOM: (0.0, below),
+        Image.Transpose.TRANSPOSE: (0.0, 0.0),
+        Image.Transpose.ROTATE_270: (below, 0.0),
+        Image.Transpose.TRANSVERSE: (below, right),
+        Image.Transpose.ROTATE_90: (0.0, right),
+    }[turn]
+    if turn in _QUARTER:
+        width, height = height, width
+    return upright, (left, top, left + width, top + height)
 
 
 def _is_grey(image: Image.Image) -> bool:
