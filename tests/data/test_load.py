@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pellucid.data import load as load_module
+from pellucid.data import reading as reading_module
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Images
 from pellucid.data.load import Loaded, available_memory, load
@@ -124,7 +125,7 @@ def test_what_would_not_fit_is_refused_before_anything_is_read(tmp_path: Path, m
     def never(*_: Any) -> bytes:
         raise AssertionError("read")
 
-    monkeypatch.setattr(load_module, "_read", never)
+    monkeypatch.setattr(reading_module, "read_file", never)
     monkeypatch.setattr(load_module, "available_memory", lambda: 1_000_000_000)
     n = 5000
     images = Images(("x",) * n, np.zeros(n, np.int64), (tmp_path / "x.png",) * n, None)
@@ -179,7 +180,7 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     assert images.files is not None
     with images.files[3].open("ab") as file:
         file.write(b"\0" * 5000)
-    monkeypatch.setattr(load_module, "MAX_BYTES", 4000)
+    monkeypatch.setattr(reading_module, "MAX_BYTES", 4000)
     (bad,) = load(images, GREY).bad
     assert (bad.name, bad.kind) == ("003.png", "too-large")
 
@@ -207,13 +208,13 @@ def test_ctrl_c_drops_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     n = 20_000
     many = Images(tuple(map(str, range(n))), np.zeros(n, np.int64), images.files * (n // 20), None)
     decoded: list[int] = []
-    original = Preprocess.pixels
+    original = Preprocess.decoded
 
     def counting(self: Preprocess, raw: bytes, name: str) -> Any:
         decoded.append(1)
         return original(self, raw, name)
 
-    monkeypatch.setattr(Preprocess, "pixels", counting)
+    monkeypatch.setattr(Preprocess, "decoded", counting)
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -110,8 +110,7 @@ class Reduced(NamedTuple):
     """H×W×3 RGB."""
     box: tuple[float, float, float, float]
     """What of it is the picture: left, top, right, bottom. At 1/4, 277 rows become 69¼, and stand in 70."""
-    header: Header
-
+    header: Header = Header(0, 0, grey=False)
 
 
 class _PillowStrict:
@@ -305,9 +304,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _upright(
-    image: Image.Image, size: tuple[float, float]
-) -> tuple[Image.Image, tuple[float, float, float, float]]:
+def _upright(image: Image.Image, size: tuple[float, float]) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """The decoded picture as it is to be seen, and what of it is picture; `size` is that of its upper left part."""
     turn = _TURNS.get(_orientation(image))
     width, height = size

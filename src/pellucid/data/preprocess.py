@@ -259,7 +259,7 @@ def _resampled(
 ) -> NDArray[np.uint8]:
     """The part of the picture in `box` (left, top, right, bottom) at another size."""
     height, width = x_hwc.shape[:2]
-    if (height, width) == size and box == (0, 0, width, height):
+    if (height, width) == size and box == (0.0, 0.0, float(width), float(height)):
         return np.ascontiguousarray(x_hwc)
     left, top, right, bottom = box
     # Sums of fractions may end a last bit beyond the edge, which Pillow refuses.
