@@ -15,7 +15,7 @@ def rows(*labelled: tuple[Split, str]) -> list[Row]:
     ]
 
 
-def gathered(*labelled: tuple[Split, str], training: bool = True, empty: tuple[tuple[Split, str], ...] = ()) -> Source:
+def gathered(*labelled: tuple[Split, str], training: bool = True, empty: tuple[tuple[Split, str, str], ...] = ()) -> Source:
     return gather(rows(*labelled), place=Path("flowers"), kind="folder", training=training, empty=empty)
 
 
@@ -36,10 +36,10 @@ def test_classes_are_sorted_and_labels_follow_them() -> None:
         ([], (), "no pictures in it"),
         ([("val", "a"), ("test", "b")], (), "no training pictures, only test and val"),
         ([("train", "a")], (), "only one class, 'a'"),
-        ([("train", "a"), ("train", "b")], (("train", "c"),), "the class 'c' has no pictures"),
+        ([("train", "a"), ("train", "b")], (("train", "c", "c"),), "the class 'c' has no pictures"),
         (
             [("train", "a"), ("train", "b")],
-            (("train", "d"), ("train", "c"), ("train", "e")),
+            (("train", "d", "d"), ("train", "c", "c"), ("train", "e", "e")),
             r"the class 'c' \(and 2 more\) has no pictures",
         ),
         (
@@ -51,7 +51,7 @@ def test_classes_are_sorted_and_labels_follow_them() -> None:
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(
-    labelled: list[tuple[Split, str]], empty: tuple[tuple[Split, str], ...], complaint: str
+    labelled: list[tuple[Split, str]], empty: tuple[tuple[Split, str, str], ...], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint) as caught:
         gathered(*labelled, empty=empty)
@@ -73,7 +73,7 @@ def test_for_evaluation_the_classes_are_those_that_are_there() -> None:
 
 
 def test_an_empty_class_in_val_is_no_reason_to_refuse() -> None:
-    assert len(gathered(("train", "a"), ("train", "b"), empty=(("val", "a"),)).classes) == 2
+    assert len(gathered(("train", "a"), ("train", "b"), empty=(("val", "a", "val/a"),)).classes) == 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from pellucid.recipe import PRESETS, Recipe, read_recipe
 
 T = TypeVar("T")
 
+#: As `pellucid.data.audit.Fault`, which is not imported here: it needs torch.
+Fault = Literal["leak", "label-conflict", "class-mismatch"]
+
 Run = Annotated[str, tyro.conf.Positional]
 Json = Annotated[bool, tyro.conf.arg(help="Print the result as JSON, and all else on stderr.")]
 
@@ -40,6 +43,13 @@ class Train(Recipe):
     """Go on with this run folder; no other flag is needed."""
     measure: bool = False
     """Measure the quickest engine again, though one is remembered."""
+    accept: tuple[Fault, ...] = ()
+    """Train although pictures stand in two splits (leak) or under two labels (label-conflict), or classes are empty,
+    or unknown to train (class-mismatch; these are left out)."""
+    max_bad: float = 0.01
+    """The share of files that may be unusable; they are left out, and named in skipped.csv."""
+    no_cache: bool = False
+    """Keep no decoded pictures on the disk: decode them into memory, or anew every epoch where they do not fit."""
     json: Json = False
 
     def the_recipe(self) -> Recipe:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pellucid.data.decode import BadImage, unreadable
+from pellucid.data.images import Lazy
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError
 from pellucid.scores import softmax
@@ -23,7 +24,7 @@ from pellucid.scores import softmax
 BATCH = 128
 
 
-def infer(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
+def infer(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8] | Lazy) -> NDArray[np.float64]:
     """Logits (N, classes) of pictures as `preprocess` gives them: the one path of val, eval, predict and verify.
 
     In the parameters' own precision (never below float32), channels last, without gradients; the model's mode is as

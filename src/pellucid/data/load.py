@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.data.decode import BadImage
-from pellucid.data.images import Images
+from pellucid.data.images import Images, Lazy
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import hexadecimal, read_file, read_files, workers
 from pellucid.data.split import digests
@@ -20,18 +19,6 @@ from pellucid.errors import DataError
 
 #: The share of the available memory that the pictures may take; training needs the rest.
 MEMORY_SHARE = 0.7
-
-
-class Pixels(Protocol):
-    """Pictures N×H×W×C, as `Preprocess.pixels` gives them: an array, or what reads its rows when asked."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N, H, W, C."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, which: slice, /) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +79,7 @@ class Streamed:
 class Loaded:
     """Pictures at the network's size, in the order of the images they were loaded from, without the bad ones."""
 
-    pixels: NDArray[np.uint8] | Rows | Streamed
+    pixels: NDArray[np.uint8] | Lazy
     """N×H×W×C, as `Preprocess.pixels` gives them."""
     labels: NDArray[np.int64]
     names: tuple[str, ...]

@@ -92,7 +92,8 @@ def pack(
     folder, state = pack_folder(place, preprocess), _state(images)
     index = _open(folder, preprocess)
     entry_n = _entries(index, images, state)
-    stays, changed = np.ones(len(images), np.bool_), ()
+    stays = np.ones(len(images), np.bool_)
+    changed: tuple[str, ...] = ()
     if full and index is not None:
         stays, changed = _verified(folder, index, images, entry_n, preprocess)
     fresh = np.flatnonzero((entry_n < 0) | ~stays)

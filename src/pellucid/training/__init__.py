@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pellucid.training.api import train
-from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.events import Audited, Epoch, Event, Progress, Reading, Run, Started, Understood
 from pellucid.training.runs import resume, run
 
 __all__ = [
+    "Audited",
     "Epoch",
     "Event",
     "Progress",

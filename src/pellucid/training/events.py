@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from pellucid.bundle.recogniser import Recogniser
-from pellucid.data.images import Split
+from pellucid.data.audit import Audit
 from pellucid.recipe import Recipe
 from pellucid.training.prepare import Task
 from pellucid.training.probe import Measured
@@ -26,9 +26,16 @@ class Understood:
 class Reading:
     """Pictures being decoded."""
 
-    split: Split
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Every picture has been opened; what is wrong with them is put up with."""
+
+    audit: Audit
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,4 +104,4 @@ class Run:
         return str(self.folder)
 
 
-Event = Understood | Reading | Started | Progress | Epoch | Run
+Event = Understood | Reading | Audited | Started | Progress | Epoch | Run

@@ -35,33 +35,22 @@ class Task:
     """Whether val was split off the training pictures here."""
 
 
-def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
+def prepare(recipe: Recipe, model: nn.Module | None = None, *, mismatch: bool = False) -> Task:
     """Decide everything a recipe leaves open, by looking at the data.
 
-    `model` is a network of one's own. Raises DataError for data that cannot be trained on, and UsageError (with the
-    corrected line) for a network that does not fit the pictures.
+    `model` is a network of one's own; with `mismatch`, classes that cannot be trained on are left out. Raises DataError
+    for data that cannot be trained on, and UsageError (with the corrected line) for a network that does not fit the
+    pictures.
     """
     if not recipe.data:
         raise UsageError("DATA is missing: a folder of pictures, or a name such as digits, mnist or cifar10")
     if recipe.net == "custom" and model is None:
         raise UsageError("--net custom: this recipe trained a network of your own; give it to pellucid.train(net=...)")
-    source = open_source(recipe.data)
+    source = open_source(recipe.data, mismatch=mismatch)
     understanding = understood(source)
     train, val, split_off = _splits(source, recipe)
-    channels, height, width = (None, None, None) if model is not None else nets.input_of(recipe.net)
-    if recipe.pictures.size is not None:
-        height = width = _agreed(recipe, height, width)
-    if height is None or width is None:
-        height = width = usual_size(understanding)
-    if channels is None:
-        channels = understanding.channels
-    preprocess = Preprocess(
-        size=(height, width),
-        resize=recipe.pictures.resize or source.resize,
-        channels=_grey_or_colour(channels),
-        mean=(0.0,) * channels,
-        std=(1.0,) * channels,
-    )
+    preprocess = geometry(recipe, source, understanding, model)
+    height, width = preprocess.size
     image = (preprocess.channels, height, width)
     classes = len(source.classes)
     nets.check(model or nets.build(recipe.net, classes, image, seed=recipe.seed), image, classes)
@@ -77,6 +66,26 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         batch_size=recipe.optimisation.batch_size or usual_batch_size(len(train)),
     )
     return Task(recipe, source, understanding, preprocess, train, val, split_off)
+
+
+def geometry(
+    recipe: Recipe, source: Source, understanding: Understanding, model: nn.Module | None = None
+) -> Preprocess:
+    """How the pictures are shown to the network: all of the preprocessing but mean and deviation."""
+    channels, height, width = (None, None, None) if model is not None else nets.input_of(recipe.net)
+    if recipe.pictures.size is not None:
+        height = width = _agreed(recipe, height, width)
+    if height is None or width is None:
+        height = width = usual_size(understanding)
+    if channels is None:
+        channels = understanding.channels
+    return Preprocess(
+        size=(height, width),
+        resize=recipe.pictures.resize or source.resize,
+        channels=_grey_or_colour(channels),
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
 
 
 def usual_size(understanding: Understanding) -> int:

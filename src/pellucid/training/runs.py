@@ -7,8 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,8 @@ from pellucid import nets
 from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.batches import Batches
-from pellucid.data.images import Images, Split
 from pellucid.data.load import Loaded
-from pellucid.data.load import load as load_pictures
 from pellucid.data.mix import mixes
-from pellucid.data.preprocess import Preprocess
 from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.files import (
@@ -42,20 +38,18 @@ from pellucid.files import (
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.scores import evaluation
 from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
-from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.events import Epoch, Event, Progress, Run, Started, Understood
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import environment, leave
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
 from pellucid.training.monitor import best, lowered, waited
+from pellucid.training.pictures import REPORT, Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.probe import Measured, choose
 
 RESULT = "result.json"
-
-#: Seconds between two reports of progress.
-REPORT = 0.1
 
 
 def run(
@@ -65,20 +59,24 @@ def run(
     model: nn.Module | None = None,
     loss: Loss | None = None,
     measure: bool = False,
+    terms: Terms | None = None,
 ) -> Iterator[Event]:
     """Train by a recipe into a new run folder; the last event is the `Run`.
 
     `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`. `model` and `loss` are one's own;
-    `measure` repeats the engine's measurement though one is remembered. SIGINT or SIGTERM stops after a step and saves.
+    `measure` repeats the engine's measurement though one is remembered; `terms` say what faults of the data are put up
+    with. SIGINT or SIGTERM stops after a step and saves.
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
     """
     recipe = _named(recipe, model, loss)
     out = None if out is None else _free(Path(out))
-    task = prepare(recipe, model)
+    terms = terms or Terms()
+    task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
-    task, train, val = yield from _pictures(task)
+    shown = yield from pictures(task, terms)
+    task, train, val = shown.task, shown.train, shown.val
     training, measured = _set_up(task, train, model, loss, measure)
     recipe = settle(
         task.recipe,
@@ -91,7 +89,8 @@ def run(
     folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
     write_json(folder / "environment.json", environment())
     write_record(folder, _record(task, train, val))
-    left_out = tuple(str(bad) for bad in (*train.bad, *val.bad))
+    write_skipped(folder, shown.skipped)
+    left_out = tuple(f"{skipped.file}: {skipped.detail}" for skipped in shown.skipped)
     write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
     yield Started(folder, recipe, _image(task), measured, training.model, left_out)
     yield from _Session(folder, task, train, val, training).run()
@@ -110,9 +109,10 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: no recipe.json here, so no run to go on with; give the folder that train made")
     recipe = read_recipe(folder / "recipe.json")
-    task = prepare(recipe, model)
+    task = prepare(recipe, model, mismatch=True)
     yield Understood(task)
-    task, train, val = yield from _pictures(task)
+    shown = yield from pictures(task, Terms(), begun=True)
+    task, train, val = shown.task, shown.train, shown.val
     if _record(task, train, val) != read_record(folder):
         raise DataError(
             f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
@@ -137,28 +137,6 @@ def _finished(folder: Path, model: nn.Module | None) -> Run | None:
         return Run(folder, load(folder, net=model), scores, int(result["epoch"]), False, tuple(result["notes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
-
-
-def _pictures(task: Task) -> Generator[Reading, None, tuple[Task, Loaded, Loaded]]:
-    """The pictures of train and val in memory, and the task with the statistics of train in its preprocessing."""
-    train = yield from _read("train", task.train, task.preprocess)
-    val = yield from _read("val", task.val, task.preprocess)
-    return dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels)), train, val
-
-
-def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
-    """Load pictures in a thread of its own, telling now and then how many are done."""
-    done = 0
-
-    def count(so_far: int, _total: int) -> None:
-        nonlocal done
-        done = so_far
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(load_pictures, images, preprocess, progress=count)
-        while wait([future], timeout=REPORT).not_done:
-            yield Reading(split, done, len(images))
-        return future.result()
 
 
 def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe:
@@ -191,7 +169,7 @@ def _set_up(
     device = pick_device(recipe.engine.device)
     recipe = settle(recipe, device=device.type)
     batches = Batches(
-        torch.from_numpy(train.pixels).to(device),
+        torch.from_numpy(train.pixels).to(device) if isinstance(train.pixels, np.ndarray) else train.pixels,
         torch.from_numpy(train.labels).to(device),
         task.preprocess,
         tuple(recipe.pictures.augment or ()),
@@ -328,7 +306,7 @@ class _Session:
 
     def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
         """The loss that training makes small, on val; its own, so that the two curves can be compared."""
-        device = self.training.batches.pixels_nhwc.device
+        device = self.training.batches.device
         logits = torch.from_numpy(logits_nk).to(device, next(self.training.model.parameters()).dtype)
         with torch.no_grad():
             return float(self.training.loss(logits, torch.from_numpy(self.val.labels).to(device)))
