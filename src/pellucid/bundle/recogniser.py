@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pellucid.data.decode import BadImage, unreadable
+from pellucid.data.decode import BadImage
 from pellucid.data.images import Lazy
 from pellucid.data.preprocess import Preprocess
+from pellucid.data.reading import read_file
 from pellucid.errors import DataError
 from pellucid.scores import softmax
 
@@ -99,9 +100,7 @@ class Recogniser:
 
     def _read(self, file: str | os.PathLike[str]) -> NDArray[np.uint8] | BadImage:
         try:
-            return self.preprocess.pixels(Path(file).read_bytes(), os.fspath(file))
-        except OSError as error:
-            return unreadable(error, os.fspath(file))
+            return self.preprocess.pixels(read_file(Path(file), os.fspath(file))[0], os.fspath(file))
         except BadImage as error:
             return error
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import threading
 import warnings
 from dataclasses import dataclass
@@ -191,6 +192,7 @@ def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
     """
     path = Path(path)
     name = str(path) if name is None else name
+    refuse_irregular(path, name)
     with _STRICT:
         try:
             with Image.open(path, formats=FORMATS) as image:
@@ -220,6 +222,17 @@ def unreadable(error: OSError, name: str) -> BadImage:
     """The refusal of a file that the system does not hand over."""
     why = error.strerror or type(error).__name__
     return BadImage("unreadable", name, f"cannot be read ({why}): mend its place or its permissions, or take it away")
+
+
+def refuse_irregular(path: Path, name: str) -> os.stat_result:
+    """The status of a file, if it is one: a pipe under a picture's name would never end. Raises BadImage."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(error, name) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage("unreadable", name, "cannot be read (it is no file): put the picture there, or take it away")
+    return status
 
 
 def _refuse_giant(image: Image.Image, name: str) -> None:

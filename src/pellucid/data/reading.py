@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pellucid.data.decode import FORMATS, BadImage, Reduced, unreadable
+from pellucid.data.decode import FORMATS, BadImage, Reduced, refuse_irregular, unreadable
 from pellucid.data.images import Images
 from pellucid.data.preprocess import POWERS, Preprocess
 from pellucid.data.twins import SIDE, signature
@@ -33,7 +33,7 @@ _TASK = 16
 Sink = Callable[[int, NDArray[np.uint8], NDArray[np.uint8]], None]
 
 #: What is kept of each picture, and as what.
-FIELDS: dict[str, np.dtype[np.generic]] = {
+FIELDS: dict[str, np.dtype[Any]] = {
     "bytes": np.dtype(np.int64),
     "mtime": np.dtype(np.int64),
     "digest": np.dtype(np.uint64),
@@ -49,7 +49,7 @@ FIELDS: dict[str, np.dtype[np.generic]] = {
 class Facts:
     """What is known of N pictures, in their order; nothing is known of those in `bad`."""
 
-    columns: dict[str, NDArray[np.generic]]
+    columns: dict[str, NDArray[Any]]
     """`FIELDS` by name: size in bytes and time of modification (ns), digests of the file and of its decoded pixels,
     width and height as seen, whether there is one channel only, and the place of the format in `decode.FORMATS`."""
     sums: NDArray[np.int64]
@@ -134,14 +134,11 @@ def read_arrays(images: Images, sink: Callable[[int, NDArray[np.uint8]], None]) 
 
 def read_file(file: Path, name: str) -> tuple[bytes, os.stat_result]:
     """A picture file's bytes, and its status when it was opened. Raises BadImage."""
+    status = refuse_irregular(file, name)
+    if status.st_size > MAX_BYTES:
+        detail = f"the file has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that are read"
+        raise BadImage("too-large", name, f"{detail}: scale it down first")
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # A pipe would never end.
-            raise BadImage("unreadable", name, "is no regular file: put the picture itself there, or take it away")
-        if status.st_size > MAX_BYTES:
-            detail = f"the file has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that are read: scale it down"
-            raise BadImage("too-large", name, f"{detail} first")
         return file.read_bytes(), status
     except OSError as error:
         raise unreadable(error, name) from error
