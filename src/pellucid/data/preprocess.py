@@ -28,6 +28,13 @@ from pellucid.recipe import Resize
 #: The largest side a network is shown.
 MAX_SIDE = 4096
 
+#: How many times the network's side a JPEG's shorter side has after a reduced decoding, at least. At twice the side
+#: photographs differ by 0.4 grey levels on average from those decoded whole, at 1.4 by 0.8, and it takes half the time.
+DECODED = 1.4
+
+#: The least side that a JPEG is decoded at, whatever the network's.
+LEAST_DECODED = 32
+
 #: The least standard deviation that is divided by: one grey level.
 LEAST_STD = 1 / 255
 
@@ -76,17 +83,21 @@ class Preprocess:
     def pixels(self, raw: bytes, name: str) -> NDArray[np.uint8]:
         """A picture file's bytes as the network sees them before normalisation: uint8 H×W×C.
 
-        A JPEG of more than twice the size needed is decoded at a reduced scale, so that its pixels may differ by a few
-        grey levels from `fit(decode(raw))`. Raises BadImage, which calls the picture `name`.
+        A large JPEG is decoded at a reduced scale that is still well above the size needed, so that its pixels differ
+        a little from `fit(decode(raw))`: in photographs by less than one grey level on average. Raises BadImage, which
+        calls the picture `name`.
         """
         return self.fit_reduced(self.decoded(raw, name))
 
     def decoded(self, raw: bytes, name: str) -> Reduced:
         """A picture file's bytes decoded as far as this size needs, for `fit_reduced`. Raises BadImage."""
-        return decode_reduced(raw, name, 2 * max(self.size))
+        return decode_reduced(raw, name, max(LEAST_DECODED, math.ceil(DECODED * max(self.size))))
 
     def fit_reduced(self, found: Reduced) -> NDArray[np.uint8]:
         """What `decoded` gave, at the network's size: uint8 H×W×C."""
+        if self.channels == 3 and self.resize == "crop" and found.image.size != self.size[::-1]:
+            # The usual case without turning the picture into an array and back.
+            return np.array(_scaled(found.image, self.size, _covering(found.box, self.size)))
         return self._fitted(found.pixels, found.box)
 
     def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -115,9 +126,7 @@ class Preprocess:
             # A cut between whole pixels; resampling would smear an odd remainder over its neighbours.
             y, x = int(height - H) // 2, int(width - W) // 2
             return np.ascontiguousarray(x_hwc[y : y + H, x : x + W])
-        seen_h, seen_w = min(H / scale, height), min(W / scale, width)
-        left, top = left + (width - seen_w) / 2, top + (height - seen_h) / 2
-        return _resampled(x_hwc, self.size, (left, top, left + seen_w, top + seen_h))
+        return _resampled(x_hwc, self.size, _covering(box, self.size))
 
     def fit_batch(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Many decoded pictures of one size at once: uint8 N×h×w×c to N×H×W×C, each as `fit` gives it."""
@@ -254,6 +263,23 @@ def _in_channels(x: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return y
 
 
+def _covering(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The middle of a box (left, top, right, bottom), as much of it as has the proportions of `size`."""
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    scale = max(size[0] / height, size[1] / width)
+    seen_h, seen_w = min(size[0] / scale, height), min(size[1] / scale, width)
+    left, top = left + (width - seen_w) / 2, top + (height - seen_h) / 2
+    return left, top, left + seen_w, top + seen_h
+
+
+def _scaled(image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    left, top, right, bottom = box
+    # Sums of fractions may end a last bit beyond the edge, which Pillow refuses.
+    box = (max(0.0, left), max(0.0, top), min(float(image.width), right), min(float(image.height), bottom))
+    return image.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+
+
 def _resampled(
     x_hwc: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> NDArray[np.uint8]:
@@ -261,11 +287,8 @@ def _resampled(
     height, width = x_hwc.shape[:2]
     if (height, width) == size and box == (0.0, 0.0, float(width), float(height)):
         return np.ascontiguousarray(x_hwc)
-    left, top, right, bottom = box
-    # Sums of fractions may end a last bit beyond the edge, which Pillow refuses.
-    box = (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
     image = Image.fromarray(x_hwc[:, :, 0] if x_hwc.shape[2] == 1 else x_hwc)
-    y = np.array(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+    y = np.array(_scaled(image, size, box))
     return y[:, :, None] if y.ndim == 2 else y
 
 

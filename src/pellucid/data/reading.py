@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pellucid.data.decode import FORMATS, BadImage, Reduced, refuse_irregular, unreadable
+from pellucid.data.decode import FORMATS, BadImage, Header, Reduced, refuse_irregular, strict, unreadable
 from pellucid.data.images import Images
-from pellucid.data.preprocess import POWERS, Preprocess
+from pellucid.data.preprocess import Preprocess
 from pellucid.data.twins import SIDE, signature
 
 #: The largest picture file that is read, in bytes.
@@ -50,8 +50,9 @@ class Facts:
     """What is known of N pictures, in their order; nothing is known of those in `bad`."""
 
     columns: dict[str, NDArray[Any]]
-    """`FIELDS` by name: size in bytes and time of modification (ns), digests of the file and of its decoded pixels,
-    width and height as seen, whether there is one channel only, and the place of the format in `decode.FORMATS`."""
+    """`FIELDS` by name: size in bytes and time of modification (ns); digests of the file, and of what it shows (its
+    size, its pixels at the network's size, its signature); width and height as seen, whether there is one channel only,
+    and the place of the format in `decode.FORMATS`."""
     sums: NDArray[np.int64]
     """(N, channels, 2): the sum of the pixels at the network's size, and that of their squares."""
     bad: dict[int, BadImage]
@@ -98,23 +99,24 @@ def read_files(
                 found = preprocess.decoded(raw, names[n])
                 pixels[n - start] = preprocess.fit_reduced(found)
                 signatures[n - start] = signature(found)
-                _describe(known, n, found)
-                known.sums[n] = _sums(pixels[n - start])
+                _describe(known, n, found.header, pixels[n - start], signatures[n - start])
             except BadImage as bad:
                 known.bad[n] = bad
+        known.sums[start:stop] = _sums(pixels)
         sink(start, pixels, signatures)
         return stop - start
 
     done = 0
     pool = ThreadPoolExecutor(workers())
-    try:
-        for count in pool.map(task, range(0, len(files), _TASK)):
-            done += count
-            if progress is not None:
-                progress(done, len(files))
-    finally:
-        # After Ctrl-C the tasks that wait are dropped.
-        pool.shutdown(cancel_futures=True)
+    with strict:
+        try:
+            for count in pool.map(task, range(0, len(files), _TASK)):
+                done += count
+                if progress is not None:
+                    progress(done, len(files))
+        finally:
+            # After Ctrl-C the tasks that wait are dropped.
+            pool.shutdown(cancel_futures=True)
     return known
 
 
@@ -127,7 +129,7 @@ def read_arrays(images: Images, sink: Callable[[int, NDArray[np.uint8]], None]) 
     for n, x_hwc in enumerate(x_nhwc):
         rgb = x_hwc if C == 3 else np.repeat(x_hwc, 3, axis=2)
         facts.columns["digest"][n] = facts.columns["pixels_digest"][n] = _digest(np.ascontiguousarray(x_hwc))
-        sink(n, signature(Reduced(rgb, (0, 0, W, H)))[None])
+        sink(n, signature(Reduced(Image.fromarray(rgb), (0, 0, W, H)))[None])
     facts.columns["width"][:], facts.columns["height"][:], facts.columns["grey"][:] = W, H, C == 1
     return facts
 
@@ -161,10 +163,10 @@ def _entered(facts: Facts, n: int, file: Path, name: str) -> bytes:
     return raw
 
 
-def _describe(facts: Facts, n: int, found: Reduced) -> None:
-    header = found.header
-    facts.columns["pixels_digest"][n] = _digest(found.pixels)
-    facts.columns["width"][n], facts.columns["height"][n] = header.width, header.height
+def _describe(facts: Facts, n: int, header: Header, pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> None:
+    size = np.array([header.width, header.height], np.int32)
+    facts.columns["pixels_digest"][n] = _digest(size.tobytes() + pixels.tobytes() + shown.tobytes())
+    facts.columns["width"][n], facts.columns["height"][n] = size
     facts.columns["grey"][n] = header.grey
     # A stereo JPEG (MPO) is a JPEG here.
     facts.columns["format"][n] = FORMATS.index(header.format) if header.format in FORMATS else 0
@@ -176,8 +178,7 @@ def _digest(data: bytes | NDArray[np.uint8]) -> int:
     return int.from_bytes(hashlib.blake2b(view, digest_size=8).digest(), "big")
 
 
-def _sums(x_hwc: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The sum of each channel's pixels, and of their squares: (channels, 2)."""
-    image = Image.fromarray(x_hwc[:, :, 0] if x_hwc.shape[2] == 1 else x_hwc)
-    sums: NDArray[np.int64] = np.array(image.histogram()).reshape(-1, 256) @ POWERS
-    return sums
+def _sums(x_nhwc: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The sum of each channel's pixels, and of their squares: (N, channels, 2). Below 2⁵³, so float64 is exact."""
+    x_npc = x_nhwc.reshape(len(x_nhwc), -1, x_nhwc.shape[3]).astype(np.float64)
+    return np.stack([np.einsum("npc->nc", x_npc), np.einsum("npc,npc->nc", x_npc, x_npc)], axis=2).astype(np.int64)

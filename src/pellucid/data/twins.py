@@ -54,8 +54,12 @@ _FREQUENCIES = np.cos(np.pi * (2 * np.arange(SIDE)[None] + 1) * np.arange(8)[:, 
 
 def signature(found: Reduced) -> NDArray[np.uint8]:
     """A picture's signature, 16×16×3, whatever its proportions."""
-    image = Image.fromarray(found.pixels)
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX, box=found.box))
+    left, top, right, bottom = found.box
+    # Whole pixels first: that is several times as fast.
+    most = max(1, int(min(right - left, bottom - top) / (2 * SIDE)))
+    image = found.image.reduce(most) if most > 1 else found.image
+    box = (left / most, top / most, right / most, bottom / most)
+    return np.array(image.resize((SIDE, SIDE), Image.Resampling.BOX, box=box))
 
 
 def near_doubles(signatures: NDArray[np.uint8], among: NDArray[np.int64]) -> NDArray[np.int64]:
