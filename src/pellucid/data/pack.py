@@ -34,8 +34,8 @@ from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import FIELDS, Facts, read_file, read_files, workers
 from pellucid.data.split import digest
 from pellucid.data.twins import SIDE
+from pellucid.errors import PellucidError
 from pellucid.files import make_folder
-from pellucid.files.refusals import not_written
 
 _FCNTL: ModuleType | None
 try:
@@ -286,6 +286,13 @@ def _lasting(index: Index) -> Index:
     return _kept(index, np.setdiff1d(np.arange(len(index)), gone)) if gone else index
 
 
+def _not_kept(error: OSError, path: Path) -> PellucidError:
+    return PellucidError(
+        f"{path.parent}: the decoded pictures could not be kept there ({error.strerror or error}): make room, point "
+        "PELLUCID_CACHE at another folder, or use --no-cache"
+    )
+
+
 class _Writers:
     """The two files of rows, open to be added to from any thread."""
 
@@ -302,7 +309,7 @@ class _Writers:
                 os.truncate(path, self._start * width)
                 self._files.append(path.open("r+b", buffering=0))
         except OSError as error:
-            raise not_written(error, self._paths[0]) from error
+            raise _not_kept(error, self._paths[0]) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -319,7 +326,7 @@ class _Writers:
                     while rest:
                         rest = rest[file.write(rest) or 0 :]
             except OSError as error:
-                raise not_written(error, self._paths[0]) from error
+                raise _not_kept(error, self._paths[0]) from error
 
     def flush(self) -> None:
         """Have the rows on the disk before an index names them."""

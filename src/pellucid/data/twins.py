@@ -1,14 +1,15 @@
 """Near doubles: pictures that are the same but for their size, their compression or a touch of light.
 
-Each picture leaves a signature: 16×16 colours, each the mean of its part of the whole picture. What all pictures of a
+Each picture leaves a signature: 16×16 colours, the whole picture scaled down to them. What all pictures of a
 set have in common (a studio's background, the frame of a microscope) is taken off first, so that only what is a
 picture's own counts. The hash is that of the low frequencies of its cosine transform, one bit each: above the median or
 not. Two pictures whose hashes differ in at most `BITS` of 63 bits are compared: they are near doubles when the
 correlation of their grey levels is at least `ALIKE`, and the colours differ by at most `COLOUR` grey levels.
 
-Of the 60,000 pictures of CIFAR-10 that leaves 484 pairs; all have the same label, where chance would have one in ten,
-and to the eye they are the same photograph. Of 400 photographs of flowers, all different, it leaves none: the nearest
-hashes differ in 14 bits. A copy that was cut by more than 2 % at each side, turned or mirrored is not found.
+Of the 60,000 pictures of CIFAR-10 that leaves 678 pairs; all have the same label, where chance would have one in ten,
+and of 60 drawn at random 59 are the same photograph to the eye. Of 400 photographs of flowers, all different, it leaves
+none: the nearest hashes differ in 14 bits. A copy that was cut by more than 2 % at each side, turned or mirrored is not
+found.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def signature(found: Reduced) -> NDArray[np.uint8]:
     most = max(1, int(min(right - left, bottom - top) / (2 * SIDE)))
     image = found.image.reduce(most) if most > 1 else found.image
     box = (left / most, top / most, right / most, bottom / most)
-    return np.array(image.resize((SIDE, SIDE), Image.Resampling.BOX, box=box))
+    return np.array(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box))
 
 
 def near_doubles(signatures: NDArray[np.uint8], among: NDArray[np.int64]) -> NDArray[np.int64]:
