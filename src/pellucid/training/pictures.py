@@ -211,7 +211,8 @@ def _chosen(task: Task, images: Images, split_n: NDArray[np.int64], source: Sour
         )
         for n, bad in sorted(packed.facts.bad.items())
     ]
-    task = dataclasses.replace(task, preprocess=preprocess)
+    # What stands for the data from here on are the good ones; the self-test is made of some.
+    task = dataclasses.replace(task, preprocess=preprocess, train=parts[0][0], val=parts[1][0])
     return Pictures(task, loaded[0], loaded[1], (*skipped, *source.left_out))
 
 
