@@ -40,7 +40,9 @@ def audited(
     facts.columns["pixels_digest"][:] = pixels or range(1000, 1000 + n)
     facts.columns["width"][:], facts.columns["height"][:] = np.array(sizes or [(100, 80)] * n).T
     facts.bad.update(bad or {})
-    return audit(source, images, split_n, facts, np.stack([FLAT] * n) if signatures is None else signatures, least=least)
+    return audit(
+        source, images, split_n, facts, np.stack([FLAT] * n) if signatures is None else signatures, least=least
+    )
 
 
 def told(found: Audit) -> list[tuple[str, str, str]]:
@@ -94,9 +96,7 @@ def test_the_same_picture_more_than_once(
     rows: list[tuple[Split, str, str]], expected: list[tuple[str, str, str]], by_pixels: bool
 ) -> None:
     rest: list[tuple[Split, str, str]] = [
-        (split, label, f"other {split} {label}")
-        for split in {row[0] for row in rows} | {A}
-        for label in ("x", "y")
+        (split, label, f"other {split} {label}") for split in {row[0] for row in rows} | {A} for label in ("x", "y")
     ]
     source = source_of(*rows, *rest)
     images, _ = together(source)

@@ -59,7 +59,8 @@ FORGERIES: dict[str, Callable[[Index], Index]] = {
         i, facts=dataclasses.replace(i.facts, bad={7: BadImage("empty", "x", "y")})
     ),
     "a kind that is none": lambda i: dataclasses.replace(
-        i, facts=dataclasses.replace(i.facts, bad={0: BadImage("odd", "x", "y")})  # type: ignore[arg-type]
+        i,
+        facts=dataclasses.replace(i.facts, bad={0: BadImage("odd", "x", "y")}),  # type: ignore[arg-type]
     ),
     "a file elsewhere": lambda i: dataclasses.replace(i, token="../../x"),  # noqa: S106
 }

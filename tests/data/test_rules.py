@@ -15,7 +15,9 @@ def rows(*labelled: tuple[Split, str]) -> list[Row]:
     ]
 
 
-def gathered(*labelled: tuple[Split, str], training: bool = True, empty: tuple[tuple[Split, str, str], ...] = ()) -> Source:
+def gathered(
+    *labelled: tuple[Split, str], training: bool = True, empty: tuple[tuple[Split, str, str], ...] = ()
+) -> Source:
     return gather(rows(*labelled), place=Path("flowers"), kind="folder", training=training, empty=empty)
 
 

@@ -239,7 +239,13 @@ def test_rows_of_a_mapped_file_take_no_memory_of_their_own(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("size", "side", "resize", "expected"),
-    [(None, 64, "crop", 64), (None, 40, "crop", 20), (40, 40, "crop", 40), (224, 224, "stretch", 224), (64, 64, "pad", 1)],
+    [
+        (None, 64, "crop", 64),
+        (None, 40, "crop", 20),
+        (40, 40, "crop", 40),
+        (224, 224, "stretch", 224),
+        (64, 64, "pad", 1),
+    ],
 )
 def test_what_is_too_small(size: int | None, side: int, resize: Any, expected: int) -> None:
     preprocess = Preprocess((side, side), resize, 1, (0.5,), (0.5,))
