@@ -22,11 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageEnhance
 
 HERE = Path(__file__).parent
@@ -90,12 +92,14 @@ def reading(folder: Path, files: list[Path], rounds: int) -> dict[str, Any]:
         shutil.rmtree(pack_folder(source.place, preprocess), ignore_errors=True)
         assert pack(source.place, images, preprocess).opened == len(files)
 
+    def pillows(one: Callable[[str], int]) -> Callable[[], None]:
+        def work() -> None:
+            pool.map(one, names, chunksize=16)
+
+        return work
+
     with multiprocessing.get_context("spawn").Pool(workers()) as pool:
-        works = {
-            "pellucid": ours,
-            "pillow": lambda: pool.map(plain, names, chunksize=16),
-            "pillow-draft": lambda: pool.map(draft, names, chunksize=16),
-        }
+        works = {"pellucid": ours, "pillow": pillows(plain), "pillow-draft": pillows(draft)}
         for number in range(rounds + 1):
             order = list(works)[number % 3 :] + list(works)[: number % 3]
             for arm in order:
@@ -216,7 +220,7 @@ def main() -> None:
         result = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": {"processor": processor(), "cores": usable_cores(), "load_before": round(load_before, 1)},
-            "pillow": Image.__version__,
+            "pillow": PIL.__version__,
             "photographs": {
                 "count": chosen.count,
                 "longer_side": SIDE,

@@ -98,7 +98,7 @@ def _strangers(root: Path, photos: dict[tuple[str, str], list[str]]) -> list[Fau
 
 def _doubles(root: Path, photos: dict[tuple[str, str], list[str]]) -> list[Fault]:
     """Pictures that are there more than once: as files, as pixels, or nearly."""
-    faults = []
+    faults: list[Fault] = []
 
     def copy(source: str, name: str, *kinds: str, change: str = "") -> None:
         if change:
@@ -109,10 +109,12 @@ def _doubles(root: Path, photos: dict[tuple[str, str], list[str]]) -> list[Fault
         (root / name).write_bytes(raw)
         faults.extend(Fault(name, kind, source) for kind in kinds)
 
-    train, val = (
-        lambda label, n: photos["train", label][n],
-        lambda label, n: photos["val", label][n],
-    )
+    def train(label: str, n: int) -> str:
+        return photos["train", label][n]
+
+    def val(label: str, n: int) -> str:
+        return photos["val", label][n]
+
     copy(train("daisy", 10), "train/daisy/zz copy.jpg", "double")
     copy(train("roses", 10), "train/roses/zz copy.jpg", "double")
     copy(val("tulips", 10), "val/tulips/zz 副本.jpg", "double")

@@ -143,9 +143,9 @@ def test_a_refusal_names_all_that_is_wrong_and_the_options_that_allow_it() -> No
     found = Audit("data", 100, problems, np.empty((0, 2), np.int64))
     assert found.refusal((), 0.01) == (
         "data: 1 picture in more than one split (leak), first val/x/2 (as train/x/1); 1 picture under two labels "
-        "(label-conflict), first train/y/2 (as train/x/9); 1 wrong with the classes (class-mismatch), first val has the "
-        "class 'z', which train lacks; 4 of 100 files cannot be used (first train/0: empty): mend them (pellucid check "
-        "tells all), or train all the same with --accept leak label-conflict class-mismatch --max-bad 0.04"
+        "(label-conflict), first train/y/2 (as train/x/9); 1 wrong with the classes (class-mismatch), first val has "
+        "the class 'z', which train lacks; 4 of 100 files cannot be used (first train/0: empty): mend them (pellucid "
+        "check tells all), or train all the same with --accept leak label-conflict class-mismatch --max-bad 0.04"
     )
     only = found.refusal(("leak", "class-mismatch"), 0.04)
     assert only is not None

@@ -351,7 +351,7 @@ def test_a_jpeg_is_reduced_as_far_as_asked_and_keeps_its_proportions(
 ) -> None:
     found = decode_reduced(saved(Image.new("RGB", size[::-1], "teal"), "JPEG"), "x", at_least)
     assert found.pixels.shape[:2] == expected
-    assert found.box == (0, 0, inner[1], inner[0])
+    assert found.box == (0.0, 0.0, inner[1], inner[0])
     assert (found.header.height, found.header.width) == size
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.data import load as load_module
@@ -40,7 +41,7 @@ def spoil(images: Images, *numbers: int) -> None:
         images.files[n].write_bytes(b"nothing")
 
 
-def check(loaded: Loaded, numbers: list[int], per_class: int = 10) -> None:
+def check(loaded: Loaded[NDArray[np.uint8]], numbers: list[int], per_class: int = 10) -> None:
     assert loaded.pixels.shape == (len(numbers), 6, 8, 1)
     assert [int(x.min()) for x in loaded.pixels] == [int(x.max()) for x in loaded.pixels] == numbers
     assert loaded.names == tuple(f"{n:03}.png" for n in numbers)

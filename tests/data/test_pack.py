@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +270,7 @@ def test_room_is_asked_for_before(images: Images, place: str, monkeypatch: pytes
         free = 100_000
 
     assert no_room(place, images, PREPROCESS) is None
-    monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     assert no_room(place, images, PREPROCESS) is None
     many = Images(images.names * 50, np.zeros(2500, np.int64), (images.files or ()) * 50, None)
     why = no_room(place, many, PREPROCESS)
@@ -280,7 +279,7 @@ def test_room_is_asked_for_before(images: Images, place: str, monkeypatch: pytes
     monkeypatch.undo()
     # What is packed already needs no more.
     pack(place, images, PREPROCESS)
-    monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda _: type("Full", (), {"free": 0}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Full", (), {"free": 0}))
     assert no_room(place, images, PREPROCESS) is None
 
 
@@ -315,14 +314,14 @@ def test_a_full_disk_is_a_sentence(images: Images, place: str, monkeypatch: pyte
 
 
 @pytest.fixture
-def others(tmp_path: Path) -> Iterator[list[str]]:
+def others(tmp_path: Path) -> list[str]:
     places = []
     for n in range(4):
         images, place = pictures(tmp_path / f"data {n}"), str(tmp_path / f"data {n}")
         pack(place, images, PREPROCESS)
         os.utime(folder_of(place) / FILE, (n, n))
         places.append(place)
-    yield places
+    return places
 
 
 def test_packs_used_longest_ago_go_first(

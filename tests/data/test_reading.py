@@ -8,13 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pellucid.data.decode import FORMATS, BadImage
+from pellucid.data.decode import FORMATS, BadImage, decode_reduced
 from pellucid.data.images import Images
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import Facts, hexadecimal, read_arrays, read_file, read_files
 from pellucid.data.split import digest
 from pellucid.data.twins import signature
-from pellucid.data.decode import decode_reduced
 
 PREPROCESS = Preprocess((12, 10), "crop", 3, (0.5,) * 3, (0.5,) * 3)
 

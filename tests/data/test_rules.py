@@ -67,7 +67,7 @@ def test_a_thousand_known_classes_are_not_listed() -> None:
 
 
 def test_for_evaluation_the_classes_are_those_that_are_there() -> None:
-    source = gathered(("val", "b"), ("test", "a"), training=False, empty=(("train", "c"),))
+    source = gathered(("val", "b"), ("test", "a"), training=False, empty=(("train", "c", "c"),))
     assert source.classes == ("a", "b")
     assert gathered(("test", "a"), training=False).classes == ("a",)
     with pytest.raises(DataError, match="no pictures"):

@@ -33,7 +33,8 @@ def saved(image: Image.Image, quality: int) -> Image.Image:
 
 
 def pairs_of(images: list[Image.Image]) -> list[list[int]]:
-    return near_doubles(np.stack([sign(image) for image in images]), np.arange(len(images))).tolist()
+    found: list[list[int]] = near_doubles(np.stack([sign(image) for image in images]), np.arange(len(images))).tolist()
+    return found
 
 
 @pytest.mark.parametrize("size", [(96, 64), (403, 299), (40, 33)])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,11 +76,14 @@ class Streamed:
         return np.stack(found) if found else np.empty((0, *self.shape[1:]), np.uint8)
 
 
+P_co = TypeVar("P_co", bound="NDArray[np.uint8] | Lazy", covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class Loaded(Generic[P_co]):
     """Pictures at the network's size, in the order of the images they were loaded from, without the bad ones."""
 
-    pixels: NDArray[np.uint8] | Lazy
+    pixels: P_co
     """N×H×W×C, as `Preprocess.pixels` gives them."""
     labels: NDArray[np.int64]
     names: tuple[str, ...]
@@ -89,13 +93,17 @@ class Loaded:
     """The `pellucid.data.split.digest` of each picture's file (or pixels) before preprocessing."""
 
 
+#: Pictures in memory, or fetched when they are wanted.
+Shown: TypeAlias = "Loaded[NDArray[np.uint8] | Lazy]"
+
+
 def load(
     images: Images,
     preprocess: Preprocess,
     *,
     progress: Callable[[int, int], None] | None = None,
     max_bad_share: float = 0.01,
-) -> Loaded:
+) -> Loaded[NDArray[np.uint8]]:
     """Decode all pictures, in threads, each file read once.
 
     A bad picture is left out and named in `bad`. `progress` is called from the calling thread with the pictures done

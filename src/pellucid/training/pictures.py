@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from pellucid.data.audit import MAX_BAD, Audit, Fault, audit, together
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Images, Lazy, Skipped, Source
-from pellucid.data.load import Loaded, Rows, Streamed, fits, load, refuse_too_bad
+from pellucid.data.load import Loaded, Rows, Shown, Streamed, fits, load, refuse_too_bad
 from pellucid.data.pack import Packed, in_memory, no_room, pack
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import hexadecimal
@@ -52,8 +52,8 @@ class Pictures:
 
     task: Task
     """With the statistics of the training pictures in its preprocessing."""
-    train: Loaded
-    val: Loaded
+    train: Shown
+    val: Shown
     skipped: tuple[Skipped, ...]
     """What was left out."""
 
@@ -67,7 +67,6 @@ def pictures(task: Task, terms: Terms, *, begun: bool = False) -> Generator[Read
     if task.source.kind == "named":
         train = yield from _telling(lambda tell: load(task.train, task.preprocess, progress=tell))
         val = yield from _telling(lambda tell: load(task.val, task.preprocess, progress=tell))
-        assert isinstance(train.pixels, np.ndarray)
         task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
         return Pictures(task, train, val, ())
     source = _seen(task)
@@ -224,7 +223,7 @@ def _loaded(
     preprocess: Preprocess,
     *,
     roomy: bool,
-) -> Loaded:
+) -> Shown:
     pixels: NDArray[np.uint8] | Lazy
     if packed.pixels is None:
         pixels = Streamed(part.files or (), part.names, preprocess)

@@ -20,7 +20,7 @@ from pellucid import nets
 from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.batches import Batches
-from pellucid.data.load import Loaded
+from pellucid.data.load import Shown
 from pellucid.data.mix import mixes
 from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
@@ -162,7 +162,7 @@ def _free(out: Path) -> Path:
 
 
 def _set_up(
-    task: Task, train: Loaded, model: nn.Module | None, loss: Loss | None, measure: bool
+    task: Task, train: Shown, model: nn.Module | None, loss: Loss | None, measure: bool
 ) -> tuple[Training, Measured]:
     """The network in training, on its device, in the engine that is quickest here."""
     recipe, classes = task.recipe, len(task.source.classes)
@@ -193,7 +193,7 @@ def _image(task: Task) -> tuple[int, int, int]:
     return (task.preprocess.channels, *task.preprocess.size)
 
 
-def _record(task: Task, train: Loaded, val: Loaded) -> list[Row]:
+def _record(task: Task, train: Shown, val: Shown) -> list[Row]:
     return [
         Row(name, task.source.classes[label], split, digest)
         for split, loaded in (("train", train), ("val", val))
@@ -204,7 +204,7 @@ def _record(task: Task, train: Loaded, val: Loaded) -> list[Row]:
 class _Session:
     """One run on its way: where it writes, what it trains, and what has been best so far."""
 
-    def __init__(self, folder: Path, task: Task, train: Loaded, val: Loaded, training: Training) -> None:
+    def __init__(self, folder: Path, task: Task, train: Shown, val: Shown, training: Training) -> None:
         self.folder, self.task, self.train, self.val, self.training = folder, task, train, val, training
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
