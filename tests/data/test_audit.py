@@ -165,9 +165,13 @@ def mismatches(source: Source) -> list[tuple[str, bool]]:
 
 def test_missing_extra_and_empty_classes_are_told_by_split() -> None:
     source = source_of(
-        (A, "x", "1"), (A, "y", "2"), (B, "x", "3"), (B, "z", "4"), empty=[(A, "hollow", "train/hollow")]
+        (A, "x", "1"),
+        (A, "y", "2"),
+        (B, "x", "3"),
+        (B, "z", "4"),
+        empty=[(A, "hollow", "train/hollow"), (B, "y", "val/y")],
     )
-    assert mismatches(source) == [("train/hollow", True), ("val/z", True), ("val/y", False)]
+    assert mismatches(source) == [("train/hollow", True), ("val/y", False), ("val/z", True)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import subprocess
@@ -575,6 +576,14 @@ def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     assert caught.value.kind == "unreadable"
     with pytest.raises(BadImage, match="cannot be read"):
         header(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among files here")
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadImage, match="it is no file") as caught:
+        header(tmp_path / "pipe.jpg")
+    assert caught.value.kind == "unreadable"
 
 
 # ---- threads

@@ -17,7 +17,7 @@ from pellucid.data import load as load_module
 from pellucid.data import reading as reading_module
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Images
-from pellucid.data.load import Loaded, available_memory, load
+from pellucid.data.load import Loaded, Rows, Streamed, available_memory, fits, load
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
 from pellucid.data.split import digests
@@ -265,3 +265,35 @@ def test_a_bad_picture_among_good_ones_in_memory_is_told_like_in_files(tmp_path:
     (bad,) = load(images, GREY).bad
     assert isinstance(bad, BadImage)
     assert str(bad) == "004.png: the file ends before its picture does: copy it again, or take it away"
+
+
+# ---- what is fetched when it is wanted
+
+
+def test_rows_are_the_pictures_in_their_own_order() -> None:
+    pixels = np.arange(10, dtype=np.uint8).repeat(6).reshape(10, 2, 3, 1)
+    rows = Rows(pixels, np.array([7, 0, 3, 3]))
+    assert (len(rows), rows.shape) == (4, (4, 2, 3, 1))
+    assert rows[1:3][:, 0, 0, 0].tolist() == [0, 3]
+    assert rows.take(np.array([3, 0]))[:, 0, 0, 0].tolist() == [3, 7]
+    rows.take(np.array([0]))[:] = 99
+    assert pixels.max() == 9
+
+
+def test_streamed_pictures_are_those_that_would_be_loaded(tmp_path: Path) -> None:
+    images = pictures(tmp_path, 20)
+    assert images.files is not None
+    streamed = Streamed(images.files, images.names, GREY)
+    assert (len(streamed), streamed.shape) == (20, (20, 6, 8, 1))
+    assert np.array_equal(streamed[5:9], load(images, GREY).pixels[5:9])
+    assert np.array_equal(streamed.take(np.array([19, 2])), load(images, GREY).pixels[[19, 2]])
+    assert streamed.take(np.empty(0, np.int64)).shape == (0, 6, 8, 1)
+    images.files[3].unlink()
+    with pytest.raises(BadImage, match=r"^003\.png: cannot be read"):
+        streamed.take(np.array([3]))
+
+
+@pytest.mark.parametrize(("available", "expected"), [(None, True), (200, True), (170, False)])
+def test_what_fits(monkeypatch: pytest.MonkeyPatch, available: int | None, expected: bool) -> None:
+    monkeypatch.setattr(load_module, "available_memory", lambda: available)
+    assert fits(10, (2, 2, 3)) is expected

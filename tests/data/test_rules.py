@@ -122,3 +122,20 @@ def test_names_can_be_printed_and_labels_agree_however_they_were_typed() -> None
     assert printable("caf\udce9.jpg") == "caf\\xe9.jpg"
     assert label_of(" cafe\u0301 ") == label_of("caf\u00e9") == "café"
     assert printable("cafe\u0301") == "cafe\u0301"
+
+
+def test_classes_that_train_lacks_can_be_left_out_and_are_named() -> None:
+    labelled: tuple[tuple[Split, str], ...] = (
+        ("train", "a"), ("train", "b"), ("val", "a"), ("val", "A"), ("test", "z"), ("test", "z"),
+    )  # fmt: skip
+    source = gather(rows(*labelled), place=Path("flowers"), kind="folder", training=True, mismatch=True)
+    assert source.classes == ("a", "b")
+    assert {split: images.names for split, images in source.splits.items()} == {
+        "train": ("train/a/0.jpg", "train/b/1.jpg"),
+        "val": ("val/a/2.jpg",),
+    }
+    assert [(skipped.file, skipped.label, skipped.split, skipped.kind) for skipped in source.left_out] == [
+        ("test/z/4.jpg", "z", "test", "class-mismatch"),
+        ("test/z/5.jpg", "z", "test", "class-mismatch"),
+        ("val/A/3.jpg", "A", "val", "class-mismatch"),
+    ]

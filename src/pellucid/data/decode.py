@@ -59,12 +59,7 @@ _TURNS = {
 }
 
 #: Those that make a width of a height.
-_QUARTER = {
-    Image.Transpose.TRANSPOSE,
-    Image.Transpose.ROTATE_270,
-    Image.Transpose.TRANSVERSE,
-    Image.Transpose.ROTATE_90,
-}
+_QUARTER = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 #: Modes of one channel with more than 8 bits.
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")

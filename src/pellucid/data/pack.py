@@ -15,13 +15,13 @@ import contextlib
 import os
 import secrets
 import shutil
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,10 @@ from pellucid.data.twins import SIDE
 from pellucid.errors import PellucidError
 from pellucid.files import make_folder
 
-_FCNTL: ModuleType | None
-try:
-    import fcntl as _FCNTL  # noqa: N812
-except ImportError:  # Windows
-    _FCNTL = None
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 #: Bytes that all packs together may take; of more, those used longest ago are removed.
 LIMIT = 50_000_000_000
@@ -385,6 +384,12 @@ def _trim(keep: Path) -> None:
 def _alone(folder: Path) -> Iterator[None]:
     """One process at a time adds to a pack; a second waits. The system lets go of the lock when a process dies."""
     with (folder / "lock").open("wb") as lock:
-        if _FCNTL is not None:
-            _FCNTL.flock(lock, _FCNTL.LOCK_EX)
+        if sys.platform == "win32":
+            while True:
+                # Waits for ten seconds, then says that it is another's.
+                with contextlib.suppress(OSError):
+                    msvcrt.locking(lock.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
