@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+import pellucid
 from pellucid.data import load as load_module
 from pellucid.data.load import Rows, Streamed
 from pellucid.data.preprocess import Preprocess
-from pellucid.errors import DataError
+from pellucid.errors import DataError, UsageError
 from pellucid.recipe import Recipe, settle
 from pellucid.training import Audited, Run, Started, resume, run
 from pellucid.training.pictures import Pictures, Terms, least, pictures
@@ -256,3 +257,20 @@ def test_the_audit_of_real_photographs_finds_nothing(real_data: Callable[[str], 
     *_, last = work
     assert isinstance(last, Audited)
     assert last.audit.problems == ()
+
+
+def test_terms_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match="did you mean 'leak'"):
+        Terms(accept=("leek",))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"--max-bad 5: expected a share"):
+        Terms(max_bad=5)
+
+
+def test_from_python_faults_are_accepted_too(tmp_path: Path) -> None:
+    data = folder_of(tmp_path / "data")
+    (data / "blue" / "odd.jpg").write_bytes((data / "red" / "2.jpg").read_bytes())
+    settings: dict[str, Any] = {"epochs": 1, "size": 16, "precision": "float32", "layout": "nchw", "threads": 1}
+    with pytest.raises(DataError, match="--accept label-conflict"):
+        pellucid.train(data, out=tmp_path / "run", **settings)
+    done = pellucid.train(data, out=tmp_path / "run", accept=["label-conflict"], cache=False, **settings)
+    assert done.folder == tmp_path / "run"

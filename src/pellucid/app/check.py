@@ -28,7 +28,7 @@ from pellucid.data.twins import SIDE
 from pellucid.errors import DataError
 from pellucid.recipe import Pictures, Recipe, settle, usual_batch_size
 from pellucid.training.events import Reading
-from pellucid.training.pictures import least, read
+from pellucid.training.pictures import Terms, least, read
 from pellucid.training.prepare import geometry
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class Checked:
 def main(options: Check) -> int:
     """Check and report; 3 where training would be wrong."""
     recipe = settle(Recipe(), data=options.data, net=options.net, size=options.size, resize=options.resize)
+    Terms(options.accept, options.max_bad)  # a share that is none is refused before anything is read
     with Show(to_stderr=options.json) as show:
         checked = _driven(check(options, recipe), show)
     report = to_json(checked, options)

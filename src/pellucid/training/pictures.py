@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pellucid.data.load import Loaded, Rows, Shown, Streamed, fits, load, refuse
 from pellucid.data.pack import Packed, in_memory, no_room, pack
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import hexadecimal
-from pellucid.errors import DataError
+from pellucid.errors import DataError, UsageError, did_you_mean
 from pellucid.files import write_bytes
 from pellucid.recipe import Recipe
 from pellucid.training.events import Audited, Reading
@@ -44,6 +44,14 @@ class Terms:
     accept: tuple[Fault, ...] = ()
     max_bad: float = MAX_BAD
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, with a UsageError."""
+        for fault in self.accept:
+            if fault not in get_args(Fault):
+                raise UsageError(f"--accept {fault!r} is no fault: {did_you_mean(str(fault), get_args(Fault))}")
+        if not 0 <= self.max_bad <= 1:
+            raise UsageError(f"--max-bad {self.max_bad:g}: expected a share from 0 to 1, such as 0.05")
 
 
 @dataclass(frozen=True, eq=False)
