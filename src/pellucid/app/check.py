@@ -98,7 +98,7 @@ def check(options: Check, recipe: Recipe) -> Generator[Reading, None, Checked]:
         images,
         split_n,
         packed.facts,
-        packed.signatures[packed.row_n],
+        packed.shown,
         least=least(recipe, preprocess) if source.kind != "named" else 1,
     )
     batch = _last_batch(source, options)

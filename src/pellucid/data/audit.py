@@ -21,7 +21,7 @@ from pellucid.data import decode
 from pellucid.data.images import Images, Source, Split
 from pellucid.data.reading import Facts
 from pellucid.data.rules import label_of
-from pellucid.data.twins import LEAST, near_doubles
+from pellucid.data.twins import LEAST, Shown, near_doubles
 from pellucid.errors import did_you_mean
 
 Fault = Literal["leak", "label-conflict", "class-mismatch"]
@@ -113,21 +113,21 @@ def audit(
     images: Images,
     split_n: NDArray[np.int64],
     facts: Facts,
-    signatures: NDArray[np.uint8],
+    shown: Shown,
     *,
     least: int,
     extra: Sequence[Problem] = (),
 ) -> Audit:
     """All that is wrong with a source's pictures.
 
-    `images`, `split_n`, `facts` and `signatures` (N×16×16×3) go together; `least` is the side below which a picture is
-    too small for the network. `extra` are problems found elsewhere.
+    `images`, `split_n` and `facts` go together; `shown` gives the signatures of pictures by their places; `least` is
+    the side below which a picture is too small for the network. `extra` are problems found elsewhere.
     """
     problems = [*extra, *class_problems(source)]
     problems += [Problem(images.names[n], bad.kind, bad.detail) for n, bad in sorted(facts.bad.items())]
     good = facts.good()
     problems += _too_small(images, facts, good, least)
-    pairs, exact = _pairs(facts, signatures, good)
+    pairs, exact = _pairs(facts, shown, good)
     splits = tuple(source.splits)
     problems += _same(images, source.classes, splits, split_n, pairs, exact)
     return Audit(source.place, len(images), tuple(problems), pairs)
@@ -146,9 +146,7 @@ def _too_small(images: Images, facts: Facts, good: NDArray[np.int64], least: int
     ]
 
 
-def _pairs(
-    facts: Facts, signatures: NDArray[np.uint8], good: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _pairs(facts: Facts, shown: Shown, good: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Pictures that are the same or nearly, in pairs, the earlier first; and whether each pair is exactly the same."""
     columns = facts.columns
     exact, first_of = [], good
@@ -160,7 +158,7 @@ def _pairs(
         exact.append(np.stack([leaders[others], first_of[others]], axis=1))
         first_of = first_of[~others]
     large = np.minimum(columns["width"][first_of], columns["height"][first_of]) >= LEAST
-    near = near_doubles(signatures, first_of[large])
+    near = near_doubles(shown, first_of[large])
     pairs = np.concatenate([*exact, near])
     return pairs, np.arange(len(pairs)) < sum(map(len, exact))
 

@@ -68,6 +68,10 @@ class Packed:
     changed: tuple[str, ...] = ()
     """Pictures that are not what the pack had, though neither size nor time of modification says so."""
 
+    def shown(self, index_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The signatures of pictures, by their places among the N."""
+        return np.asarray(self.signatures[self.row_n[index_n]])
+
 
 def pack_folder(place: str, preprocess: Preprocess) -> Path:
     """Where the pack of the pictures of a place, at one size, stands or would stand."""

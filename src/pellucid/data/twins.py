@@ -15,6 +15,8 @@ found.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +51,9 @@ _NEIGHBOURS = 256
 # Signatures worked on at a time.
 _PART = 4096
 
+#: The signatures (n×16×16×3) of the pictures at n places.
+Shown: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _FREQUENCIES = np.cos(np.pi * (2 * np.arange(SIDE)[None] + 1) * np.arange(8)[:, None] / (2 * SIDE)).astype(np.float32)
 
@@ -63,29 +68,30 @@ def signature(found: Reduced) -> NDArray[np.uint8]:
     return np.array(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box))
 
 
-def near_doubles(signatures: NDArray[np.uint8], among: NDArray[np.int64]) -> NDArray[np.int64]:
+def near_doubles(shown: Shown, among: NDArray[np.int64]) -> NDArray[np.int64]:
     """Pairs of near doubles, (pairs, 2), each in ascending order, among the pictures at `among`.
 
-    `signatures` is N×16×16×3. Pairs whose hashes differ by 6 bits are all found, and of those by 8 about 93 in 100.
+    `shown` gives the signatures of pictures by their places; a few thousand are asked for at a time. Pairs whose hashes
+    differ by 6 bits are all found, and of those by 8 about 93 in 100.
     """
-    common = _common(signatures, among)
-    hashes, flat = _hashes(signatures, among, common)
+    common = _common(shown, among)
+    hashes, flat = _hashes(shown, among, common)
     among, hashes = among[~flat], hashes[~flat]
     found = _candidates(hashes)
     pairs = np.sort(among[found], axis=1)
     kept = [
-        part[_alike(signatures[part[:, 0]], signatures[part[:, 1]], common)]
+        part[_alike(shown(part[:, 0]), shown(part[:, 1]), common)]
         for part in (pairs[start : start + _PART] for start in range(0, len(pairs), _PART))
     ]
     out = np.concatenate(kept) if kept else np.empty((0, 2), np.int64)
     return out[np.lexsort((out[:, 1], out[:, 0]))]
 
 
-def _common(signatures: NDArray[np.uint8], among: NDArray[np.int64]) -> NDArray[np.float32]:
+def _common(shown: Shown, among: NDArray[np.int64]) -> NDArray[np.float32]:
     """What is taken off every picture's grey levels: their mean, as far as there are enough to tell."""
     total = np.zeros((SIDE, SIDE), np.float64)
     for start in range(0, len(among), _PART):
-        total += _luma(signatures[among[start : start + _PART]]).sum(0)
+        total += _luma(shown(among[start : start + _PART])).sum(0)
     return (total / (len(among) + _PRIOR)).astype(np.float32)
 
 
@@ -95,13 +101,13 @@ def _luma(signatures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _hashes(
-    signatures: NDArray[np.uint8], among: NDArray[np.int64], common: NDArray[np.float32]
+    shown: Shown, among: NDArray[np.int64], common: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """The 63-bit hash of each picture, and whether it shows too little for one."""
     hashes, flat = np.empty(len(among), np.uint64), np.empty(len(among), np.bool_)
     powers = np.uint64(1) << np.arange(63, dtype=np.uint64)
     for start in range(0, len(among), _PART):
-        grey_nhw = _luma(signatures[among[start : start + _PART]]) - common
+        grey_nhw = _luma(shown(among[start : start + _PART])) - common
         waves_n = np.einsum("uh,nhw,vw->nuv", _FREQUENCIES, grey_nhw, _FREQUENCIES, optimize=True)
         # Without the first, which is only how light the picture is.
         waves_n = waves_n.reshape(len(grey_nhw), 64)[:, 1:]

@@ -80,8 +80,7 @@ def pictures(task: Task, terms: Terms, *, begun: bool = False) -> Generator[Read
     source = _seen(task)
     images, split_n = together(source)
     packed, notes = yield from read(source.place, images, task.preprocess, cache=terms.cache)
-    signatures = packed.signatures[packed.row_n] if len(packed.row_n) else packed.signatures
-    found = audit(source, images, split_n, packed.facts, signatures, least=least(task.recipe, task.preprocess))
+    found = audit(source, images, split_n, packed.facts, packed.shown, least=least(task.recipe, task.preprocess))
     refusal = None if begun else found.refusal(terms.accept, terms.max_bad)
     if refusal is not None:
         raise DataError(refusal)
