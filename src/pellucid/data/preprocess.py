@@ -84,8 +84,8 @@ class Preprocess:
         """A picture file's bytes as the network sees them before normalisation: uint8 H×W×C.
 
         A large JPEG is decoded at a reduced scale that is still well above the size needed, so that its pixels differ
-        a little from `fit(decode(raw))`: in photographs by about one grey level on average. Raises BadImage, which calls
-        the picture `name`.
+        a little from `fit(decode(raw))`: in photographs by about one grey level on average. Raises BadImage, which
+        calls the picture `name`.
         """
         return self.fit_reduced(self.decoded(raw, name))
 
