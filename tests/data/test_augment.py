@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -180,7 +180,7 @@ def test_keys_give_uniform_numbers_whatever_varies(vary: str) -> None:
         # Beyond the streams in use, as those to come will be.
         values = np.concatenate([Draws(7, 3, np.array([5])).unit(i) for i in range(n)])  # type: ignore[arg-type]
     else:
-        fixed = {"seed": 7, "epoch": 3}
+        fixed: dict[str, Any] = {"seed": 7, "epoch": 3}
         values = np.concatenate(
             [Draws(**{**fixed, vary: i}, index_n=np.array([5])).unit(Stream.CROP_AREA) for i in range(n)]
         )

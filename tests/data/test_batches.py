@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pellucid.data.batches import Batches, cuts, order
 from pellucid.data.mix import Mixed, gather_mixed
@@ -67,3 +68,45 @@ def test_mixed_batches_say_what_they_are_mixed_of(change: str) -> None:
 def test_what_cutout_leaves_is_the_mean_of_the_pictures() -> None:
     x_nhwc, _ = next(batches(4, "cutout").epoch(0))
     assert (x_nhwc == 102).sum() == 4  # one pixel of each 4×4: 0.4 · 255
+
+
+class Fetched:
+    """The pictures of `batches`, fetched when they are wanted."""
+
+    def __init__(self, pixels: torch.Tensor) -> None:
+        self.pixels = pixels.numpy()
+        self.asked: list[int] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, which: slice, /) -> NDArray[np.uint8]:
+        return self.pixels[which]
+
+    def take(self, index_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        self.asked += index_n.tolist()
+        return self.pixels[index_n]
+
+
+@pytest.mark.parametrize(
+    "augment", [("flip", "shift"), ("crop", "rotate", "trivial", "noise"), ("mixup", "cutmix", "flip")]
+)
+def test_pictures_fetched_when_wanted_give_the_same_batches(augment: tuple[str, ...]) -> None:
+    n = 30
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (n, 12, 12, 3), dtype=torch.uint8, generator=generator)
+    preprocess = Preprocess(size=(12, 12), resize="crop", channels=3, mean=(0.4,) * 3, std=(1.0,) * 3)
+    fetched = Fetched(pixels)
+    for epoch in range(3):
+        both = (
+            Batches(given, torch.arange(n), preprocess, augment, batch_size=7, seed=3).epoch(epoch)
+            for given in (pixels, fetched)
+        )
+        for (x_nhwc, target), (again_nhwc, other) in zip(*both, strict=True):
+            assert torch.equal(x_nhwc, again_nhwc)
+            assert all(torch.equal(a, b) for a, b in zip(target, other, strict=True))
+    assert set(fetched.asked) == set(range(n))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pellucid.data.decode import FORMATS, MAX_PIXELS, BadImage, decode, header
+from pellucid.data.decode import FORMATS, MAX_PIXELS, BadImage, decode, decode_reduced, header
 from pellucid.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -119,7 +120,7 @@ def test_a_stereo_jpeg_counts_as_its_first_picture() -> None:
     out = decode(raw, "x")
     assert out.shape == (24, 32, 3)
     assert np.abs(out.astype(int) - [255, 0, 0]).max() < 4
-    assert decode(raw, "x", at_least=6).shape == (6, 8, 3)
+    assert decode_reduced(raw, "x", 6).pixels.shape == (6, 8, 3)
 
 
 # ---- transparency
@@ -314,7 +315,7 @@ def test_a_jpeg_on_its_side_is_stood_up_at_any_scale(orientation: int, tmp_path:
     raw = with_orientation(photo, "JPEG", orientation, quality=95)
     seen = as_seen(decode(saved(photo, "JPEG", quality=95), "x"), orientation)
     assert np.array_equal(decode(raw, "x"), seen)
-    small = decode(raw, "x", at_least=64)
+    small = decode_reduced(raw, "x", 64).pixels
     assert small.shape == (seen.shape[0] // 2, seen.shape[1] // 2, 3)
     halved = seen.reshape(small.shape[0], 2, small.shape[1], 2, 3).mean((1, 3))
     assert np.abs(small - halved).mean() < 2
@@ -336,25 +337,47 @@ def test_damaged_exif_takes_nothing_from_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "at_least", "expected"),
+    ("size", "at_least", "expected", "inner"),
     [
-        ((800, 1200), 100, (100, 150)),
-        ((800, 1200), 101, (200, 300)),
-        ((800, 1200), 401, (800, 1200)),
-        ((800, 1200), 3000, (800, 1200)),
-        ((277, 320), 32, (277, 320)),  # no scale keeps its proportions to one in a thousand
-        ((3999, 1601), 400, (2000, 801)),  # a quarter would keep 400, and lose the proportions
+        ((800, 1200), 100, (100, 150), (100, 150)),
+        ((800, 1200), 101, (200, 300), (200, 300)),
+        ((800, 1200), 401, (800, 1200), (800, 1200)),
+        ((800, 1200), 3000, (800, 1200), (800, 1200)),
+        ((277, 320), 32, (35, 40), (34.625, 40)),
+        ((3999, 1601), 400, (1000, 401), (999.75, 400.25)),
     ],
 )
 def test_a_jpeg_is_reduced_as_far_as_asked_and_keeps_its_proportions(
-    size: tuple[int, int], at_least: int, expected: tuple[int, int]
+    size: tuple[int, int], at_least: int, expected: tuple[int, int], inner: tuple[float, float]
 ) -> None:
-    raw = saved(Image.new("RGB", size[::-1], "teal"), "JPEG")
-    assert decode(raw, "x", at_least=at_least).shape[:2] == expected
+    found = decode_reduced(saved(Image.new("RGB", size[::-1], "teal"), "JPEG"), "x", at_least)
+    assert found.pixels.shape[:2] == expected
+    assert found.box == (0.0, 0.0, inner[1], inner[0])
+    assert (found.header.height, found.header.width) == size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_margin_of_a_reduced_picture_turns_with_it(orientation: int) -> None:
+    """65 rows fill 8⅛ of 9: what is left of the ninth is no picture, and stands where EXIF puts it."""
+    down, across = np.linspace(0, 255, 65)[:, None, None], np.linspace(255, 0, 73)[None, :, None]
+    photo = np.concatenate(np.broadcast_arrays(down, across, 128 + 0 * down), axis=2).astype(np.uint8)
+    found = decode_reduced(with_orientation(photo, "JPEG", orientation, quality=97), "x", 8)
+    assert (found.header.height, found.header.width) == as_seen(photo, orientation).shape[:2]
+    # Each quarter of the box shows what the same quarter of the whole picture does.
+    whole = quarters(as_seen(photo, orientation), None)
+    assert np.abs(quarters(found.pixels, found.box) - whole).max() <= 7
+    wrong = (0.0, 0.0, found.box[2] - found.box[0], found.box[3] - found.box[1])
+    assert wrong == found.box or np.abs(quarters(found.pixels, wrong) - whole).max() > 14
+
+
+def quarters(pixels: Pixels, box: tuple[float, float, float, float] | None) -> NDArray[np.int64]:
+    return np.array(Image.fromarray(pixels).resize((2, 2), Image.Resampling.BILINEAR, box=box)).astype(np.int64)
 
 
 def test_only_jpegs_are_reduced() -> None:
-    assert decode(saved(noise(256, 256), "PNG"), "x", at_least=8).shape[:2] == (256, 256)
+    found = decode_reduced(saved(noise(256, 256), "PNG"), "x", 8)
+    assert found.pixels.shape[:2] == (256, 256)
+    assert found.box == (0, 0, 256, 256)
 
 
 # ---- what is refused
@@ -487,7 +510,7 @@ def test_damage_gives_a_picture_or_a_refusal_and_nothing_else(kind: str, setting
         for place in generator.integers(0, min(len(raw), 400), 4):
             damaged[place] = generator.integers(0, 256)
         try:
-            out = decode(bytes(damaged), "x", at_least=int(generator.choice([1, 1000])))
+            out = decode_reduced(bytes(damaged), "x", int(generator.choice([1, 1000]))).pixels
             assert out.dtype == np.uint8
             assert out.ndim == 3
             assert out.shape[2] == 3
@@ -553,6 +576,14 @@ def test_a_missing_file_is_unreadable(tmp_path: Path) -> None:
     assert caught.value.kind == "unreadable"
     with pytest.raises(BadImage, match="cannot be read"):
         header(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among files here")
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadImage, match="it is no file") as caught:
+        header(tmp_path / "pipe.jpg")
+    assert caught.value.kind == "unreadable"
 
 
 # ---- threads

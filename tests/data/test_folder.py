@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,36 @@ def test_the_order_is_that_of_the_names_whatever_the_disk_says(tmp_path: Path) -
     names = [f"c{k}/{n}.png" for k in range(3) for n in np.random.default_rng(k).permutation(12)]
     images = opened(tree(tmp_path, *names)).splits["train"]
     assert list(images.names) == sorted(names)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_itself_is_left_for_reading_to_name(tmp_path: Path) -> None:
+    root = tree(tmp_path, "a/1.png", "b/1.png")
+    (root / "a" / "loop.png").symlink_to("loop.png")
+    (root / "b" / "loop").symlink_to("loop")
+    assert opened(root).splits["train"].names == ("a/1.png", "a/loop.png", "b/1.png")
+
+
+def test_a_million_files_are_listed_in_half_a_gigabyte(tmp_path: Path) -> None:
+    """Of 20,000: at most 500 bytes each at the highest, names of 24 letters included."""
+    for k in range(4):
+        (tmp_path / f"class {k}").mkdir()
+        for n in range(5000):
+            os.close(os.open(tmp_path / f"class {k}" / f"a tiny picture {n:05}.jpg", os.O_CREAT))
+    tracemalloc.start()
+    try:
+        source = opened(tmp_path)
+        highest = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(source.splits["train"]) == 20_000
+    assert highest < 500 * 20_000
+
+
+def test_empty_folders_are_told_where_they_stand(tmp_path: Path) -> None:
+    tree(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png")
+    for hollow in ("train/c", "val/b", "val/d"):
+        (tmp_path / hollow).mkdir()
+    source = opened(tmp_path, training=False)
+    assert source.empty == (("train", "c", "train/c"), ("val", "b", "val/b"), ("val", "d", "val/d"))
+    assert open_folder(tmp_path, training=True, mismatch=True).classes == ("a", "b")

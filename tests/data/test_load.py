@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.data import load as load_module
+from pellucid.data import reading as reading_module
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Images
-from pellucid.data.load import Loaded, available_memory, load
+from pellucid.data.load import Loaded, Rows, Streamed, available_memory, fits, load
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
 from pellucid.data.split import digests
@@ -39,7 +41,7 @@ def spoil(images: Images, *numbers: int) -> None:
         images.files[n].write_bytes(b"nothing")
 
 
-def check(loaded: Loaded, numbers: list[int], per_class: int = 10) -> None:
+def check(loaded: Loaded[NDArray[np.uint8]], numbers: list[int], per_class: int = 10) -> None:
     assert loaded.pixels.shape == (len(numbers), 6, 8, 1)
     assert [int(x.min()) for x in loaded.pixels] == [int(x.max()) for x in loaded.pixels] == numbers
     assert loaded.names == tuple(f"{n:03}.png" for n in numbers)
@@ -124,7 +126,7 @@ def test_what_would_not_fit_is_refused_before_anything_is_read(tmp_path: Path, m
     def never(*_: Any) -> bytes:
         raise AssertionError("read")
 
-    monkeypatch.setattr(load_module, "_read", never)
+    monkeypatch.setattr(reading_module, "read_file", never)
     monkeypatch.setattr(load_module, "available_memory", lambda: 1_000_000_000)
     n = 5000
     images = Images(("x",) * n, np.zeros(n, np.int64), (tmp_path / "x.png",) * n, None)
@@ -179,7 +181,7 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     assert images.files is not None
     with images.files[3].open("ab") as file:
         file.write(b"\0" * 5000)
-    monkeypatch.setattr(load_module, "MAX_BYTES", 4000)
+    monkeypatch.setattr(reading_module, "MAX_BYTES", 4000)
     (bad,) = load(images, GREY).bad
     assert (bad.name, bad.kind) == ("003.png", "too-large")
 
@@ -207,13 +209,13 @@ def test_ctrl_c_drops_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     n = 20_000
     many = Images(tuple(map(str, range(n))), np.zeros(n, np.int64), images.files * (n // 20), None)
     decoded: list[int] = []
-    original = Preprocess.pixels
+    original = Preprocess.decoded
 
     def counting(self: Preprocess, raw: bytes, name: str) -> Any:
         decoded.append(1)
         return original(self, raw, name)
 
-    monkeypatch.setattr(Preprocess, "pixels", counting)
+    monkeypatch.setattr(Preprocess, "decoded", counting)
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -263,3 +265,35 @@ def test_a_bad_picture_among_good_ones_in_memory_is_told_like_in_files(tmp_path:
     (bad,) = load(images, GREY).bad
     assert isinstance(bad, BadImage)
     assert str(bad) == "004.png: the file ends before its picture does: copy it again, or take it away"
+
+
+# ---- what is fetched when it is wanted
+
+
+def test_rows_are_the_pictures_in_their_own_order() -> None:
+    pixels = np.arange(10, dtype=np.uint8).repeat(6).reshape(10, 2, 3, 1)
+    rows = Rows(pixels, np.array([7, 0, 3, 3]))
+    assert (len(rows), rows.shape) == (4, (4, 2, 3, 1))
+    assert rows[1:3][:, 0, 0, 0].tolist() == [0, 3]
+    assert rows.take(np.array([3, 0]))[:, 0, 0, 0].tolist() == [3, 7]
+    rows.take(np.array([0]))[:] = 99
+    assert pixels.max() == 9
+
+
+def test_streamed_pictures_are_those_that_would_be_loaded(tmp_path: Path) -> None:
+    images = pictures(tmp_path, 20)
+    assert images.files is not None
+    streamed = Streamed(images.files, images.names, GREY)
+    assert (len(streamed), streamed.shape) == (20, (20, 6, 8, 1))
+    assert np.array_equal(streamed[5:9], load(images, GREY).pixels[5:9])
+    assert np.array_equal(streamed.take(np.array([19, 2])), load(images, GREY).pixels[[19, 2]])
+    assert streamed.take(np.empty(0, np.int64)).shape == (0, 6, 8, 1)
+    images.files[3].unlink()
+    with pytest.raises(BadImage, match=r"^003\.png: cannot be read"):
+        streamed.take(np.array([3]))
+
+
+@pytest.mark.parametrize(("available", "expected"), [(None, True), (200, True), (170, False)])
+def test_what_fits(monkeypatch: pytest.MonkeyPatch, available: int | None, expected: bool) -> None:
+    monkeypatch.setattr(load_module, "available_memory", lambda: available)
+    assert fits(10, (2, 2, 3)) is expected

@@ -15,7 +15,9 @@ def rows(*labelled: tuple[Split, str]) -> list[Row]:
     ]
 
 
-def gathered(*labelled: tuple[Split, str], training: bool = True, empty: tuple[tuple[Split, str], ...] = ()) -> Source:
+def gathered(
+    *labelled: tuple[Split, str], training: bool = True, empty: tuple[tuple[Split, str, str], ...] = ()
+) -> Source:
     return gather(rows(*labelled), place=Path("flowers"), kind="folder", training=training, empty=empty)
 
 
@@ -36,10 +38,10 @@ def test_classes_are_sorted_and_labels_follow_them() -> None:
         ([], (), "no pictures in it"),
         ([("val", "a"), ("test", "b")], (), "no training pictures, only test and val"),
         ([("train", "a")], (), "only one class, 'a'"),
-        ([("train", "a"), ("train", "b")], (("train", "c"),), "the class 'c' has no pictures"),
+        ([("train", "a"), ("train", "b")], (("train", "c", "c"),), "the class 'c' has no pictures"),
         (
             [("train", "a"), ("train", "b")],
-            (("train", "d"), ("train", "c"), ("train", "e")),
+            (("train", "d", "d"), ("train", "c", "c"), ("train", "e", "e")),
             r"the class 'c' \(and 2 more\) has no pictures",
         ),
         (
@@ -51,7 +53,7 @@ def test_classes_are_sorted_and_labels_follow_them() -> None:
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(
-    labelled: list[tuple[Split, str]], empty: tuple[tuple[Split, str], ...], complaint: str
+    labelled: list[tuple[Split, str]], empty: tuple[tuple[Split, str, str], ...], complaint: str
 ) -> None:
     with pytest.raises(DataError, match=complaint) as caught:
         gathered(*labelled, empty=empty)
@@ -65,7 +67,7 @@ def test_a_thousand_known_classes_are_not_listed() -> None:
 
 
 def test_for_evaluation_the_classes_are_those_that_are_there() -> None:
-    source = gathered(("val", "b"), ("test", "a"), training=False, empty=(("train", "c"),))
+    source = gathered(("val", "b"), ("test", "a"), training=False, empty=(("train", "c", "c"),))
     assert source.classes == ("a", "b")
     assert gathered(("test", "a"), training=False).classes == ("a",)
     with pytest.raises(DataError, match="no pictures"):
@@ -73,7 +75,7 @@ def test_for_evaluation_the_classes_are_those_that_are_there() -> None:
 
 
 def test_an_empty_class_in_val_is_no_reason_to_refuse() -> None:
-    assert len(gathered(("train", "a"), ("train", "b"), empty=(("val", "a"),)).classes) == 2
+    assert len(gathered(("train", "a"), ("train", "b"), empty=(("val", "a", "val/a"),)).classes) == 2
 
 
 @pytest.mark.parametrize(
@@ -120,3 +122,20 @@ def test_names_can_be_printed_and_labels_agree_however_they_were_typed() -> None
     assert printable("caf\udce9.jpg") == "caf\\xe9.jpg"
     assert label_of(" cafe\u0301 ") == label_of("caf\u00e9") == "café"
     assert printable("cafe\u0301") == "cafe\u0301"
+
+
+def test_classes_that_train_lacks_can_be_left_out_and_are_named() -> None:
+    labelled: tuple[tuple[Split, str], ...] = (
+        ("train", "a"), ("train", "b"), ("val", "a"), ("val", "A"), ("test", "z"), ("test", "z"),
+    )  # fmt: skip
+    source = gather(rows(*labelled), place=Path("flowers"), kind="folder", training=True, mismatch=True)
+    assert source.classes == ("a", "b")
+    assert {split: images.names for split, images in source.splits.items()} == {
+        "train": ("train/a/0.jpg", "train/b/1.jpg"),
+        "val": ("val/a/2.jpg",),
+    }
+    assert [(skipped.file, skipped.label, skipped.split, skipped.kind) for skipped in source.left_out] == [
+        ("test/z/4.jpg", "z", "test", "class-mismatch"),
+        ("test/z/5.jpg", "z", "test", "class-mismatch"),
+        ("val/A/3.jpg", "A", "val", "class-mismatch"),
+    ]

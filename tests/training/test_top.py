@@ -6,7 +6,7 @@ import pytest
 from pellucid import nets
 from pellucid.bundle.head import features, head_of
 from pellucid.bundle.recogniser import Recogniser, infer
-from pellucid.data.load import Loaded, load
+from pellucid.data.load import Loaded, Shown, load
 from pellucid.data.named import open_named
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import Recipe, settle
@@ -16,7 +16,7 @@ PREPROCESS = Preprocess((8, 8), "crop", 1, (0.3,), (0.35,))
 
 
 @pytest.fixture(scope="module")
-def train() -> Loaded:
+def train() -> Shown:
     images = open_named("digits", fetch=False).splits["train"]
     return load(images.take(np.arange(0, len(images), 5)), PREPROCESS)
 
@@ -27,7 +27,7 @@ def untrained() -> Recogniser:
 
 
 @pytest.mark.parametrize("kind", ["svm", "tree", "forest", "knn"])
-def test_the_head_of_the_recipe_is_fitted_on_the_training_pictures(kind: str, train: Loaded) -> None:
+def test_the_head_of_the_recipe_is_fitted_on_the_training_pictures(kind: str, train: Shown) -> None:
     recogniser = untrained()
     before = infer(recogniser.model, PREPROCESS, train.pixels)
     notes = put_on_head(recogniser, settle(Recipe(), head=kind, seed=3), train, {"accuracy": 0.25})
@@ -43,13 +43,13 @@ def test_the_head_of_the_recipe_is_fitted_on_the_training_pictures(kind: str, tr
     assert notes[0].endswith("own last layer has accuracy 0.250 on val")
 
 
-def test_the_layers_below_are_left_alone(train: Loaded) -> None:
+def test_the_layers_below_are_left_alone(train: Shown) -> None:
     recogniser = untrained()
     before = features(recogniser.model, PREPROCESS, train.pixels)
     put_on_head(recogniser, settle(Recipe(), head="tree"), train, {"accuracy": 0.25})
     assert np.array_equal(features(recogniser.model, PREPROCESS, train.pixels), before)
 
 
-def test_a_last_layer_that_learnt_nothing_is_not_compared_with(train: Loaded) -> None:
+def test_a_last_layer_that_learnt_nothing_is_not_compared_with(train: Shown) -> None:
     notes = put_on_head(untrained(), settle(Recipe(), head="tree", weights="w"), train, {"accuracy": 0.25})
     assert "0.250" not in notes[0]

@@ -18,6 +18,7 @@ from pellucid.errors import PellucidError, did_you_mean
 #: Command -> (module of this room whose `main(options) -> exit code` runs it, what it is for).
 COMMANDS = {
     "train": ("pellucid.app.train", "train a network on a folder of pictures, or on a data set by name"),
+    "check": ("pellucid.app.check", "what is wrong with labelled pictures: bad files, doubles, leaks, two labels"),
     "eval": ("pellucid.app.eval", "how good a trained network is on labelled pictures"),
     "predict": ("pellucid.app.predict", "what a trained network sees in picture files"),
     "explain": ("pellucid.app.explain", "why a number in a trained network is what it is"),

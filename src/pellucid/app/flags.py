@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from pellucid.errors import UsageError, did_you_mean
-from pellucid.recipe import PRESETS, Recipe, read_recipe
+from pellucid.recipe import PRESETS, Augmentation, Recipe, Resize, read_recipe
 
 T = TypeVar("T")
+
+#: As `pellucid.data.audit.Fault`, which is not imported here: it needs torch.
+Fault = Literal["leak", "label-conflict", "class-mismatch"]
 
 Run = Annotated[str, tyro.conf.Positional]
 Json = Annotated[bool, tyro.conf.arg(help="JSON on stdout, all else on stderr.")]
@@ -40,6 +43,12 @@ class Train(Recipe):
     """Go on with this run; no other flag."""
     measure: bool = False
     """Measure the engine again."""
+    accept: tuple[Fault, ...] = ()
+    """Faults of the data that are put up with."""
+    max_bad: float = 0.01
+    """The share of files that may be unusable."""
+    no_cache: bool = False
+    """Keep no decoded pictures on the disk."""
     json: Json = False
 
     def the_recipe(self) -> Recipe:
@@ -102,6 +111,40 @@ class Verify:
     json: Json = False
 
 
+@dataclass(frozen=True)
+class Check:
+    """Open every picture once and say what is wrong: bad files, doubles, leaks, two labels, classes (exit code 3).
+
+    DATA is a folder, a CSV file or a name, as for train. What was decoded is kept, so that training begins at once.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """A folder, a CSV file or a name."""
+    net: str = "quick"
+    """The network that the pictures are for."""
+    size: int | None = None
+    """Side, in pixels, of the square each picture becomes. Chosen as for train unless given."""
+    resize: Resize | None = None
+    """How a picture becomes a square: crop its middle, stretch it, or pad it."""
+    batch_size: int | None = None
+    """Pictures a step, to tell the size of the last batch. As for train unless given."""
+    augment: tuple[Augmentation, ...] | None = None
+    """Draw pictures as the network would see them under these random changes, into --sheet."""
+    sheet: str = "augmented.png"
+    """Where --augment draws."""
+    html: str = ""
+    """Write the report with thumbnails as a page of one file."""
+    full: bool = False
+    """Read every file anew, and compare what was kept of it: finds what changed though size and time did not."""
+    accept: tuple[Fault, ...] = ()
+    """Faults that are put up with, as for train."""
+    max_bad: float = 0.01
+    """The share of files that may be unusable."""
+    no_cache: bool = False
+    """Keep no decoded pictures on the disk."""
+    json: Json = False
+
+
 def read(command: str, arguments: Sequence[str]) -> Any:
     """The options of a command, read from its arguments.
 
@@ -117,6 +160,8 @@ def read(command: str, arguments: Sequence[str]) -> Any:
             return _parse(Predict, arguments, command)
         case "explain":
             return _parse(Explain, arguments, command)
+        case "check":
+            return _parse(Check, arguments, command)
         case "verify":
             return _parse(Verify, arguments, command)
     raise AssertionError(command)

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from pellucid import nets
 from pellucid.bundle.head import head_of
+from pellucid.data.audit import counted
 from pellucid.data.source import Understanding
-from pellucid.training import Epoch, Event, Reading, Run, Started, Understood
+from pellucid.training import Audited, Epoch, Event, Reading, Run, Started, Understood
 from pellucid.training import Progress as Step
 from pellucid.training.prepare import Task
 
@@ -50,6 +51,8 @@ class Show:
                 self._understood(event.task)
             case Reading():
                 self._reading(event)
+            case Audited():
+                self._audited(event)
             case Started():
                 self._started(event)
             case Step():
@@ -74,8 +77,10 @@ class Show:
             self._print(f"note     {note}")
 
     def _started(self, event: Started) -> None:
-        for bad in event.left_out:
+        for bad in event.left_out[:LISTED]:
             self._print(f"left out {bad}")
+        if len(event.left_out) > LISTED:
+            self._print(f"left out {len(event.left_out) - LISTED:,} more; skipped.csv has all")
         recipe = event.recipe
         summary = nets.summary(event.model, event.image)
         self._print("")
@@ -109,7 +114,15 @@ class Show:
         self.epochs = optimisation.epochs or 0
 
     def _reading(self, event: Reading) -> None:
-        self._live(f"reading {event.split}", event.done, event.total, "")
+        self._live("reading pictures", event.done, event.total, "")
+
+    def _audited(self, event: Audited) -> None:
+        counts = counted(event.audit.problems)
+        if counts:
+            listed = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+            self._print(f"found    {listed} (pellucid check {event.audit.place} tells all)")
+        for note in event.notes:
+            self._print(f"note     {note}")
 
     def _live(self, what: str, done: int, total: int, live: str) -> None:
         """The line at the bottom that changes; on a terminal only."""

@@ -10,6 +10,7 @@ from pellucid.app.show import Show
 from pellucid.errors import UsageError
 from pellucid.recipe import to_toml
 from pellucid.training import Run, resume, run
+from pellucid.training.pictures import Terms
 
 
 def main(options: Train) -> int:
@@ -22,7 +23,12 @@ def main(options: Train) -> int:
     events = (
         resume(options.resume)
         if options.resume
-        else run(options.the_recipe(), out=options.out or None, measure=options.measure)
+        else run(
+            options.the_recipe(),
+            out=options.out or None,
+            measure=options.measure,
+            terms=Terms(options.accept, options.max_bad, not options.no_cache),
+        )
     )
     result: Run | None = None
     with Show(to_stderr=options.json) as show:

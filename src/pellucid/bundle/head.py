@@ -18,6 +18,7 @@ from torch import nn
 
 from pellucid.bundle.fit import heads
 from pellucid.bundle.recogniser import infer
+from pellucid.data.images import Lazy
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError, PellucidError, UsageError, did_you_mean
 from pellucid.recipe import HeadKind
@@ -90,7 +91,7 @@ class HeadLayer(nn.Linear):
         return f"{super().extra_repr()}, head={self.head.kind}"
 
 
-def features(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+def features(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8] | Lazy) -> NDArray[np.float32]:
     """What goes into the network's last fully connected layer (N, D), for pictures as `preprocess` gives them.
 
     Computed as predictions are; the network is afterwards as it was. Raises UsageError for a network that does not end

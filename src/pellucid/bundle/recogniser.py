@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pellucid.data.decode import BadImage, unreadable
+from pellucid.data.decode import BadImage
+from pellucid.data.images import Lazy
 from pellucid.data.preprocess import Preprocess
+from pellucid.data.reading import read_file
 from pellucid.errors import DataError
 from pellucid.scores import softmax
 
@@ -23,7 +25,7 @@ from pellucid.scores import softmax
 BATCH = 128
 
 
-def infer(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
+def infer(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8] | Lazy) -> NDArray[np.float64]:
     """Logits (N, classes) of pictures as `preprocess` gives them: the one path of val, eval, predict and verify.
 
     In the parameters' own precision (never below float32), channels last, without gradients; the model's mode is as
@@ -98,10 +100,7 @@ class Recogniser:
 
     def read(self, file: str | os.PathLike[str]) -> NDArray[np.uint8]:
         """A picture file as the network sees it before normalisation: uint8 H×W×C. Raises BadImage, naming the file."""
-        try:
-            return self.preprocess.pixels(Path(file).read_bytes(), os.fspath(file))
-        except OSError as error:
-            raise unreadable(error, os.fspath(file)) from error
+        return self.preprocess.pixels(read_file(Path(file), os.fspath(file))[0], os.fspath(file))
 
     def input(self, file: str | os.PathLike[str]) -> torch.Tensor:
         """A picture file as the network's input (1, C, H, W), in its parameters' type. Raises BadImage."""

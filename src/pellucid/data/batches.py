@@ -1,7 +1,7 @@
-"""Pictures held in memory as uint8, handed out in shuffled, augmented batches.
+"""Pictures as uint8, in memory or mapped into it, handed out in shuffled, augmented batches.
 
-No worker processes: for what fits in memory, gathering a batch is a few per cent of the step that follows it, and a
-process that starts, copies and waits costs more than that.
+No worker processes: gathering a batch of decoded pictures is a few per cent of the step that follows it, and a process
+that starts, copies and waits costs more than that.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.data.augment import gather
+from pellucid.data.images import Lazy
 from pellucid.data.mix import Target, gather_mixed, mixes
 from pellucid.data.preprocess import Preprocess
 
@@ -41,14 +42,19 @@ def cuts(n: int, batch_size: int) -> list[slice]:
 class Batches:
     """The training pictures, ready to be drawn in batches."""
 
-    pixels_nhwc: torch.Tensor
-    """uint8, on the device that trains."""
+    pixels_nhwc: torch.Tensor | Lazy
+    """uint8, on the device that trains; or fetched when they are wanted, where they are more than memory holds."""
     labels_n: torch.Tensor
-    """int64, likewise."""
+    """int64, on the device that trains."""
     preprocess: Preprocess
     augment: tuple[str, ...]
     batch_size: int
     seed: int
+
+    @property
+    def device(self) -> torch.device:
+        """The device that trains."""
+        return self.labels_n.device
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -65,7 +71,10 @@ class Batches:
         for cut in cuts(n, self.batch_size)[first:]:
             index_n = order_n[cut]
             if mixes(self.augment):
-                yield gather_mixed(self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, epoch, mean)
+                x_nhwc, mixed = gather_mixed(
+                    self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, epoch, mean
+                )
+                yield x_nhwc.to(self.device), mixed
                 continue
             x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, epoch, mean)
-            yield x_nhwc, self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.labels_n.device))
+            yield x_nhwc.to(self.device), self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.device))

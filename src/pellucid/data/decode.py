@@ -17,11 +17,13 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import threading
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +57,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+#: Those that make a width of a height.
+_QUARTER = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 #: Modes of one channel with more than 8 bits.
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
@@ -91,6 +96,23 @@ class Header:
     width: int
     height: int
     grey: bool
+    format: str = ""
+    """What it is, as Pillow calls it (one of FORMATS, or MPO for a stereo JPEG)."""
+
+
+class Reduced(NamedTuple):
+    """A picture, perhaps at a fraction of its size."""
+
+    image: Image.Image
+    """RGB."""
+    box: tuple[float, float, float, float]
+    """What of it is the picture: left, top, right, bottom. At 1/4, 277 rows become 69¼, and stand in 70."""
+    header: Header = Header(0, 0, grey=False)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """H×W×3 RGB, as a copy: what Pillow lends is read-only, which torch warns of."""
+        return np.array(self.image)
 
 
 class _PillowStrict:
@@ -127,12 +149,20 @@ class _PillowStrict:
 
 _STRICT = _PillowStrict()
 
+#: Hold this while many pictures are decoded, and setting the switches does not cost each of them.
+strict: AbstractContextManager[None] = _STRICT
 
-def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.uint8]:
-    """The picture in a file's bytes, H×W×3 RGB; `name` is what errors call it.
 
-    With `at_least`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (from fewer coefficients of its cosine
-    transform, so up to ten times as fast), as long as its shorter side keeps that many pixels.
+def decode(raw: bytes, name: str) -> NDArray[np.uint8]:
+    """The picture in a file's bytes, H×W×3 RGB; `name` is what errors call it. Raises BadImage."""
+    return decode_reduced(raw, name, None).pixels
+
+
+def decode_reduced(raw: bytes, name: str, at_least: int | None) -> Reduced:
+    """The picture in a file's bytes, and what its header says; `name` is what errors call it.
+
+    A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (from fewer coefficients of its cosine transform, so in a
+    fraction of the time), as long as its shorter side keeps `at_least` pixels. None decodes all of it.
 
     Raises BadImage.
     """
@@ -142,12 +172,17 @@ def decode(raw: bytes, name: str, *, at_least: int | None = None) -> NDArray[np.
         try:
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
                 _refuse_giant(image, name)
-                if at_least is not None:
-                    _draft(image, at_least)
+                full, grey, what = image.size, _is_grey(image), image.format or ""
+                size = (float(full[0]), float(full[1])) if at_least is None else _draft(image, at_least)
                 image.load()
-                if image.format in {"JPEG", "MPO"}:
+                if what in {"JPEG", "MPO"}:
                     _refuse_endless(raw, name)
-                return _rgb(_upright(image))
+                turn = _turn(image)
+                # Of a TIFF, Pillow has turned the picture, and gives the size as seen.
+                if turn in _QUARTER and what != "TIFF":
+                    full = full[1], full[0]
+                upright, box = _upright(image, size, turn)
+                return Reduced(_rgb(upright), box, Header(*full, grey, what))
         except (BadImage, MemoryError):
             raise
         except Exception as error:
@@ -162,6 +197,7 @@ def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
     """
     path = Path(path)
     name = str(path) if name is None else name
+    refuse_irregular(path, name)
     with _STRICT:
         try:
             with Image.open(path, formats=FORMATS) as image:
@@ -170,28 +206,38 @@ def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
                 # A TIFF's size is given as seen already; a PNG whose EXIF follows the pixels would have to be decoded.
                 if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
                     width, height = (height, width) if _orientation(image) >= 5 else (width, height)
-                return Header(width, height, _is_grey(image))
+                return Header(width, height, _is_grey(image), image.format or "")
         except (BadImage, MemoryError):
             raise
         except Exception as error:
             raise _refusal(error, _beginning(path, error, name), name) from error
 
 
-def _draft(image: Image.Image, at_least: int) -> None:
-    """Have a JPEG decoded at the smallest scale that keeps `at_least` pixels, and its proportions to one in a thousand.
-
-    At 1/4, 277 rows become 69¼, which fill 70: a picture of 70 rows that shows a hundredth less than it seems to.
-    """
+def _draft(image: Image.Image, at_least: int) -> tuple[float, float]:
+    """Have a JPEG decoded at the smallest scale that keeps `at_least` pixels; the width and height it then has."""
+    width, height = image.size
     for scale in (8, 4, 2):
-        if min(image.size) // scale >= at_least and all(1000 * (-side % scale) <= side for side in image.size):
-            image.draft(None, (image.size[0] // scale, image.size[1] // scale))
-            return
+        # What is no JPEG answers None.
+        if min(width, height) // scale >= at_least and image.draft(None, (width // scale, height // scale)):
+            return width / scale, height / scale
+    return float(width), float(height)
 
 
 def unreadable(error: OSError, name: str) -> BadImage:
     """The refusal of a file that the system does not hand over."""
     why = error.strerror or type(error).__name__
     return BadImage("unreadable", name, f"cannot be read ({why}): mend its place or its permissions, or take it away")
+
+
+def refuse_irregular(path: Path, name: str) -> os.stat_result:
+    """The status of a file, if it is one: a pipe under a picture's name would never end. Raises BadImage."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(error, name) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImage("unreadable", name, "cannot be read (it is no file): put the picture there, or take it away")
+    return status
 
 
 def _refuse_giant(image: Image.Image, name: str) -> None:
@@ -259,10 +305,12 @@ def _refuse_endless(raw: bytes, name: str) -> None:
 
     An interrupted copy is often filled up with zeros, which the decoder takes for pixels.
     """
+    if raw.endswith(b"\xff\xd9"):
+        return  # as nearly all do
     at = 2
     while at + 4 <= len(raw) and raw[at] == 0xFF:
         if raw[at + 1] == 0xDA:
-            if raw.find(b"\xff\xd9", at) < 0:
+            if raw.rfind(b"\xff\xd9", at) < 0:  # from the end, where it stands as a rule
                 raise _cut_off(name)
             return
         at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
@@ -276,9 +324,35 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What stands a picture up, if it does not."""
+    if image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}:
+        return None  # as Pillow would find, in a fraction of the time
+    return _TURNS.get(_orientation(image))
+
+
+def _upright(
+    image: Image.Image, size: tuple[float, float], turn: Image.Transpose | None
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """The decoded picture as it is to be seen, and what of it is picture; `size` is that of its upper left part."""
+    width, height = size
+    if turn is None:
+        return image, (0.0, 0.0, width, height)
+    right, below = image.width - width, image.height - height
+    upright = image.transpose(turn)
+    # What the turn does to the margin of a reduced picture: (left, top) of the part that is seen.
+    left, top = {
+        Image.Transpose.FLIP_LEFT_RIGHT: (right, 0.0),
+        Image.Transpose.ROTATE_180: (right, below),
+        Image.Transpose.FLIP_TOP_BOTTOM: (0.0, below),
+        Image.Transpose.TRANSPOSE: (0.0, 0.0),
+        Image.Transpose.ROTATE_270: (below, 0.0),
+        Image.Transpose.TRANSVERSE: (below, right),
+        Image.Transpose.ROTATE_90: (0.0, right),
+    }[turn]
+    if turn in _QUARTER:
+        width, height = height, width
+    return upright, (left, top, left + width, top + height)
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -290,14 +364,13 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in {"1", "L", "LA", "La", *_WIDE}
 
 
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in _WIDE:
-        return np.repeat(_eight_bits(image)[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
+        image = Image.fromarray(_eight_bits(image))
+    elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    # A copy: what Pillow lends is read-only, which torch warns of.
-    return np.array(image.convert("RGB"))
+    return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:

@@ -28,7 +28,7 @@ class _Level:
     others: Counter[str] = field(default_factory=Counter)
 
 
-def open_folder(root: Path, *, training: bool) -> Source:
+def open_folder(root: Path, *, training: bool, mismatch: bool = False) -> Source:
     """The pictures in a folder, by class.
 
     Raises DataError when there is nothing to train on (see `pellucid.data.rules.gather`), when two folders claim to be
@@ -42,7 +42,8 @@ def open_folder(root: Path, *, training: bool) -> Source:
             raise DataError(f"{root}: {_count(top.pictures)} in it, but no folders: make one folder a class")
         splits = {"train": (root, top)}
     rows: list[Row] = []
-    empty: set[tuple[Split, str]] = set()
+    empty: set[tuple[Split, str, str]] = set()
+    merged: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
     for split, (folder, level) in splits.items():
         if not level.folders and level.pictures:
@@ -52,19 +53,30 @@ def open_folder(root: Path, *, training: bool) -> Source:
             continue
         if level.pictures:
             notes.append(f"{_count(level.pictures)} in {folder.name or root} stand in no class folder and are ignored.")
+        full: dict[str, str] = {}
         for place in level.folders:
-            label = label_of(place.name)
+            label, name = label_of(place.name), printable(place.relative_to(root).as_posix())
             files = _walk(place, {_identity(root), _identity(folder)}, others)
             rows += [Row(split, label, printable(file.relative_to(root).as_posix()), file) for file in files]
             if not files:
-                empty.add((split, label))
-        empty -= {(row.split, row.label) for row in rows}
+                empty.add((split, label, name))
+            elif full.setdefault(label, name) != name:
+                merged.append(
+                    (
+                        name,
+                        f"taken for the class {label!r}, as {full[label]!r} is: only spaces or the form "
+                        "of a letter tell the two names apart",
+                    )
+                )
+        empty = {hollow for hollow in empty if hollow[0] != split or hollow[1] not in full}
     if others:
         most = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in others.most_common(5))
         notes.append(f"{others.total():,} files are ignored, since they are no pictures by their names: {most}.")
     if training:
         _refuse_wrapping(root, splits, rows)
-    return gather(rows, place=root, kind="folder", training=training, empty=empty, notes=notes)
+    return gather(
+        rows, place=root, kind="folder", training=training, mismatch=mismatch, empty=empty, merged=merged, notes=notes
+    )
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -114,7 +126,7 @@ def _level(folder: Path) -> _Level:
     for entry in found:
         if entry.name.startswith(".") or entry.name.casefold() in _JUNK:
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             level.folders.append(Path(entry.path))
         elif Path(entry.name).suffix.lower() in EXTENSIONS:
             # Also a link that leads nowhere: reading it will name it.
@@ -122,6 +134,13 @@ def _level(folder: Path) -> _Level:
         else:
             level.others[Path(entry.name).suffix.lower()] += 1
     return level
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: reading it will name it
+        return False
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]], others: Counter[str]) -> list[Path]:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Split = Literal["train", "val", "test"]
+
+
+class Lazy(Protocol):
+    """Pictures N×H×W×C (uint8) that are fetched when they are wanted, and may be more than the memory holds."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, H, W, C."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice, /) -> NDArray[np.uint8]: ...
+
+    def take(self, index_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pictures at these places, as an array of their own."""
+        ...
+
+
+def picked(pixels_nhwc: NDArray[np.uint8] | Lazy, index_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The pictures at these places, wherever they are kept."""
+    return pixels_nhwc[index_n] if isinstance(pixels_nhwc, np.ndarray) else pixels_nhwc.take(index_n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +66,16 @@ class Images:
         )
 
 
+class Skipped(NamedTuple):
+    """A picture that is left out, and why: a line of a run's `skipped.csv`."""
+
+    file: str
+    label: str
+    split: str
+    kind: str
+    detail: str
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """Labelled pictures and what is known of them."""
@@ -61,3 +93,9 @@ class Source:
     """How the pictures are best made a network's size."""
     notes: tuple[str, ...] = ()
     """What the reader should tell the user, one sentence each."""
+    empty: tuple[tuple[Split, str, str], ...] = ()
+    """Classes that exist in a split and have no picture there: the split, the class, and where it stands."""
+    merged: tuple[tuple[str, str], ...] = ()
+    """Folders taken for a class of another folder's: where each stands, and a sentence on it."""
+    left_out: tuple[Skipped, ...] = ()
+    """Pictures that are not among the splits'."""

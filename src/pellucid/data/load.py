@@ -1,37 +1,89 @@
-"""Pictures into memory: decoded, at the network's size, as uint8."""
+"""Pictures decoded, at the network's size, as uint8: in memory, or read when they are wanted."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.data.decode import BadImage, unreadable
-from pellucid.data.images import Images
+from pellucid.data.decode import BadImage
+from pellucid.data.images import Images, Lazy
 from pellucid.data.preprocess import Preprocess
-from pellucid.data.split import digest, digests
+from pellucid.data.reading import hexadecimal, read_file, read_files, workers
+from pellucid.data.split import digests
 from pellucid.errors import DataError
-
-#: The largest picture file that is read, in bytes.
-MAX_BYTES = 1 << 30
 
 #: The share of the available memory that the pictures may take; training needs the rest.
 MEMORY_SHARE = 0.7
 
-# Pictures handed to a thread at a time, so that a million of them are not a million tasks waiting.
-_TASK = 16
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of an array that may be larger than memory, in an order of their own."""
+
+    pixels: NDArray[np.uint8]
+    """All rows there are: memory-mapped, as a rule."""
+    row_n: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, H, W, C."""
+        return len(self.row_n), *self.pixels.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.row_n)
+
+    def __getitem__(self, which: slice, /) -> NDArray[np.uint8]:
+        return np.asarray(self.pixels[self.row_n[which]])
+
+    def take(self, index_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pictures at these places, as an array of their own."""
+        return np.asarray(self.pixels[self.row_n[index_n]])
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """Pictures in memory, in the order of the images they were loaded from, without the bad ones."""
+class Streamed:
+    """Pictures that are decoded anew whenever they are wanted."""
 
-    pixels: NDArray[np.uint8]
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    preprocess: Preprocess
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, H, W, C."""
+        return len(self.files), *self.preprocess.size, self.preprocess.channels
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, which: slice, /) -> NDArray[np.uint8]:
+        return self.take(np.arange(len(self.files))[which])
+
+    def take(self, index_n: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pictures at these places. Raises BadImage for one that has become unreadable."""
+
+        def one(n: int) -> NDArray[np.uint8]:
+            return self.preprocess.pixels(read_file(self.files[n], self.names[n])[0], self.names[n])
+
+        with ThreadPoolExecutor(workers()) as pool:
+            found = list(pool.map(one, index_n.tolist()))
+        return np.stack(found) if found else np.empty((0, *self.shape[1:]), np.uint8)
+
+
+P_co = TypeVar("P_co", bound="NDArray[np.uint8] | Lazy", covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded(Generic[P_co]):
+    """Pictures at the network's size, in the order of the images they were loaded from, without the bad ones."""
+
+    pixels: P_co
     """N×H×W×C, as `Preprocess.pixels` gives them."""
     labels: NDArray[np.int64]
     names: tuple[str, ...]
@@ -41,13 +93,17 @@ class Loaded:
     """The `pellucid.data.split.digest` of each picture's file (or pixels) before preprocessing."""
 
 
+#: Pictures in memory, or fetched when they are wanted.
+Shown: TypeAlias = "Loaded[NDArray[np.uint8] | Lazy]"
+
+
 def load(
     images: Images,
     preprocess: Preprocess,
     *,
     progress: Callable[[int, int], None] | None = None,
     max_bad_share: float = 0.01,
-) -> Loaded:
+) -> Loaded[NDArray[np.uint8]]:
     """Decode all pictures, in threads, each file read once.
 
     A bad picture is left out and named in `bad`. `progress` is called from the calling thread with the pictures done
@@ -62,48 +118,23 @@ def load(
         if progress is not None:
             progress(N, N)
         return Loaded(pixels, images.labels, images.names, (), tuple(digests(images)))
-    files = images.files or ()
     pixels = np.empty((N, H, W, C), np.uint8)
-    seen = [""] * N
-    bad: dict[int, BadImage] = {}
 
-    def task(start: int) -> int:
-        numbers = range(start, min(start + _TASK, N))
-        for n in numbers:
-            try:
-                raw = _read(files[n], images.names[n])
-                seen[n] = digest(raw)
-                pixels[n] = preprocess.pixels(raw, images.names[n])
-            except BadImage as error:
-                bad[n] = error
-        return len(numbers)
+    def keep(start: int, part: NDArray[np.uint8], _signatures: NDArray[np.uint8]) -> None:
+        pixels[start : start + len(part)] = part
 
-    done = 0
-    pool = ThreadPoolExecutor(workers())
-    try:
-        for count in pool.map(task, range(0, N, _TASK)):
-            done += count
-            if progress is not None:
-                progress(done, N)
-    finally:
-        # After Ctrl-C the tasks that wait are dropped.
-        pool.shutdown(cancel_futures=True)
-    _refuse_too_bad(images, bad, max_bad_share)
-    good = [n for n in range(N) if n not in bad]
-    for to, n in enumerate(good if bad else ()):  # in place: a copy would need the memory twice
+    facts = read_files(images.files or (), images.names, preprocess, keep, progress=progress)
+    refuse_too_bad(images, facts.bad, max_bad_share)
+    good = facts.good()
+    for to, n in enumerate(good.tolist() if facts.bad else ()):  # in place: a copy would need the memory twice
         pixels[to] = pixels[n]
     return Loaded(
         pixels=pixels[: len(good)],
         labels=images.labels[good],
         names=tuple(images.names[n] for n in good),
-        bad=tuple(bad[n] for n in sorted(bad)),
-        raw_digests=tuple(seen[n] for n in good),
+        bad=tuple(facts.bad[n] for n in sorted(facts.bad)),
+        raw_digests=tuple(hexadecimal(d) for d in facts.columns["digest"][good].tolist()),
     )
-
-
-def workers() -> int:
-    """How many threads may decode at once: the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int | None:
@@ -125,10 +156,16 @@ def available_memory() -> int | None:
     return max(0, min(free, limit - used + idle))
 
 
+def fits(count: int, shape: tuple[int, int, int]) -> bool:
+    """Whether so many pictures of this height, width and channels have room in memory."""
+    free = available_memory()
+    return free is None or count * shape[0] * shape[1] * shape[2] <= MEMORY_SHARE * free
+
+
 def _refuse_too_much(count: int, shape: tuple[int, int, int]) -> None:
     free = available_memory()
     needed = count * shape[0] * shape[1] * shape[2]
-    if free is not None and needed > MEMORY_SHARE * free:
+    if free is not None and not fits(count, shape):
         sides = "×".join(map(str, shape))
         raise DataError(
             f"{count:,} pictures of {sides} take {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are "
@@ -136,18 +173,8 @@ def _refuse_too_much(count: int, shape: tuple[int, int, int]) -> None:
         )
 
 
-def _read(file: Path, name: str) -> bytes:
-    try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            detail = f"the file has {size:,} bytes, more than the {MAX_BYTES:,} that are read: scale it down first"
-            raise BadImage("too-large", name, detail)
-        return file.read_bytes()
-    except OSError as error:
-        raise unreadable(error, name) from error
-
-
-def _refuse_too_bad(images: Images, bad: dict[int, BadImage], max_bad_share: float) -> None:
+def refuse_too_bad(images: Images, bad: Mapping[int, BadImage], max_bad_share: float) -> None:
+    """Refuse pictures of which more than `max_bad_share` are bad (one is forgiven), or all of a class. DataError."""
     if not bad:
         return
     first = "; ".join(str(bad[n]) for n in sorted(bad)[:3])

@@ -18,6 +18,7 @@ from pellucid.data.augment import GREY, gather
 from pellucid.data.augment.draws import Draws, Stream
 from pellucid.data.augment.geometry import rounded
 from pellucid.data.augment.pixels import inside, per_picture, span
+from pellucid.data.images import Lazy
 
 #: Mixup's λ is distributed as Beta(MIXUP, MIXUP). Small: most pictures stay nearly what they are.
 MIXUP = 0.2
@@ -91,7 +92,7 @@ def _boxes(draws: Draws, size: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def gather_mixed(
-    pixels_nhwc: torch.Tensor,
+    pixels_nhwc: torch.Tensor | Lazy,
     labels_n: torch.Tensor,
     index_n: NDArray[np.int64],
     changes: Sequence[str],
@@ -105,9 +106,9 @@ def gather_mixed(
     network sees an error of 0.3 levels where the pictures themselves vary by fifty.
     """
     N, H, W, _ = pixels_nhwc.shape
-    device = pixels_nhwc.device
     planned = plan(Draws(seed, epoch, index_n), N, (H, W), changes)
     x_nhwc = gather(pixels_nhwc, index_n, changes, seed, epoch, mean)
+    device = x_nhwc.device
     is_cut_n = planned.box_n4.any(axis=1)
     for which_n, mix in ((is_cut_n, _pasted), (~is_cut_n, _blended)):
         chosen_n = np.flatnonzero(which_n & (planned.share_n < 1))
@@ -117,9 +118,9 @@ def gather_mixed(
             part = Plan(planned.partner_n[chosen_n], planned.share_n[chosen_n], planned.box_n4[chosen_n])
             x_nhwc.index_copy_(0, place_n, mix(x_nhwc.index_select(0, place_n), other_nhwc, part))
     own_n, partner_n = (
-        labels_n.index_select(0, torch.from_numpy(array).to(device)) for array in (index_n, planned.partner_n)
+        labels_n.index_select(0, torch.from_numpy(array).to(labels_n.device)) for array in (index_n, planned.partner_n)
     )
-    share_n = torch.from_numpy(planned.share_n.astype(np.float32)).to(device)
+    share_n = torch.from_numpy(planned.share_n.astype(np.float32)).to(labels_n.device)
     return x_nhwc, Mixed(own_n, partner_n, share_n)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pellucid.data.images import Images, Source, Split
+from pellucid.data.images import Images, Skipped, Source, Split
 from pellucid.errors import DataError, did_you_mean
 
 #: What folders and tables may call a split, in lower case.
@@ -41,13 +41,16 @@ def gather(
     place: Path,
     kind: Literal["folder", "table"],
     training: bool,
-    empty: Collection[tuple[Split, str]] = (),
+    mismatch: bool = False,
+    empty: Collection[tuple[Split, str, str]] = (),
+    merged: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
 ) -> Source:
-    """The source made of these rows; `empty` are classes that exist and have no picture.
+    """The source made of these rows; `empty` are classes that exist and have no picture, and where they stand.
 
     Raises DataError when there is no picture, and, where it is for training, when there is no training picture, an
-    empty class, one class only, or a class in val or test that train lacks.
+    empty class, one class only, or a class in val or test that train lacks. With `mismatch`, empty classes are passed
+    over, and pictures of classes that train lacks are left out.
     """
     if not rows:
         remedy = "one folder a class, and pictures in each" if kind == "folder" else "a row for each picture"
@@ -55,8 +58,12 @@ def gather(
     of_split: dict[Split, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.name):
         of_split.setdefault(row.split, []).append(row)
+    left_out: list[Skipped] = []
+    if training and mismatch:
+        left_out = _without_strangers(of_split)
     if training:
-        _refuse(of_split, place, empty)
+        _refuse(of_split, place, () if mismatch else empty)
+        rows = [row for part in of_split.values() for row in part]
     classes = tuple(sorted({row.label for row in rows}))
     index = {label: k for k, label in enumerate(classes)}
     mirrored = flippable(classes)
@@ -80,17 +87,38 @@ def gather(
         flip=mirrored,
         resize="crop",
         notes=tuple(notes),
+        empty=tuple(sorted(empty)),
+        merged=tuple(merged),
+        left_out=tuple(left_out),
     )
 
 
-def _refuse(of_split: dict[Split, list[Row]], place: Path, empty: Collection[tuple[Split, str]]) -> None:
+def _without_strangers(of_split: dict[Split, list[Row]]) -> list[Skipped]:
+    """Take out the pictures of classes that train lacks; these."""
+    known = {row.label for row in of_split.get("train", ())}
+    left_out = []
+    for split in [split for split in of_split if split != "train" and known]:
+        for row in of_split[split]:
+            if row.label not in known:
+                detail = f"train has no class {row.label!r}"
+                left_out.append(Skipped(row.name, row.label, split, "class-mismatch", detail))
+        of_split[split] = [row for row in of_split[split] if row.label in known]
+        if not of_split[split]:
+            del of_split[split]
+    return left_out
+
+
+def _refuse(of_split: dict[Split, list[Row]], place: Path, empty: Collection[tuple[Split, str, str]]) -> None:
     """The rules of training."""
     if "train" not in of_split:
         raise DataError(f"{place}: no training pictures, only {' and '.join(of_split)}: add a train split")
-    bare = sorted(label for split, label in empty if split == "train")
+    bare = sorted(label for split, label, _ in empty if split == "train")
     if bare:
         more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
-        raise DataError(f"{place}: the class {bare[0]!r}{more} has no pictures: add some, or remove its folder")
+        raise DataError(
+            f"{place}: the class {bare[0]!r}{more} has no pictures: add some, or remove its folder, or train "
+            "without it with --accept class-mismatch"
+        )
     known = {row.label for row in of_split["train"]}
     for split in ("val", "test"):
         for row in of_split.get(split, ()):
@@ -99,7 +127,10 @@ def _refuse(of_split: dict[Split, list[Row]], place: Path, empty: Collection[tup
                 near = did_you_mean(row.label, sorted(known)[:1000])
                 # A thousand known classes are no help.
                 near = f"{near} " if near.startswith("did") or len(known) <= 20 else ""
-                raise DataError(f"{place}: {lacks}: {near}Rename it, or add training pictures of it")
+                raise DataError(
+                    f"{place}: {lacks}: {near}Rename it, or add training pictures of it, or train without it with "
+                    "--accept class-mismatch"
+                )
     if len(known) == 1:
         raise DataError(f"{place}: only one class, {known.pop()!r}: a recogniser needs at least two to tell apart")
 

@@ -54,12 +54,14 @@ class Understanding:
         return 1 if self.grey else 3
 
 
-def open_source(data: str | os.PathLike[str], *, training: bool = True, fetch: bool = True) -> Source:
+def open_source(
+    data: str | os.PathLike[str], *, training: bool = True, mismatch: bool = False, fetch: bool = True
+) -> Source:
     """The labelled pictures that `data` means; nothing is decoded yet.
 
     With `training`, what cannot be trained on is refused: no pictures, an empty class, one class only, a class in val
-    or test that train lacks, a row without its file. Without it, the classes are those that are there. With `fetch`, a
-    data set that is not on this machine is fetched.
+    or test that train lacks, a row without its file; with `mismatch`, such classes are left out instead. Without
+    `training`, the classes are those that are there. With `fetch`, a data set that is not on this machine is fetched.
 
     Raises DataError.
     """
@@ -73,9 +75,10 @@ def open_source(data: str | os.PathLike[str], *, training: bool = True, fetch: b
     except OSError as error:
         raise DataError(f"{os.fspath(data)!r:.200} cannot be looked at ({error.strerror}): {_EXPECTED}") from error
     if found == "folder":
-        return open_metadata(path, training=training) or open_folder(path, training=training)
+        found_table = open_metadata(path, training=training, mismatch=mismatch)
+        return found_table or open_folder(path, training=training, mismatch=mismatch)
     if found == "file" and path.suffix.lower() in {".csv", ".jsonl"}:
-        return open_table(path, training=training)
+        return open_table(path, training=training, mismatch=mismatch)
     if found:
         raise DataError(f"{path}: is neither a folder nor a table (unpack it first, if it is an archive): {_EXPECTED}")
     raise DataError(

@@ -30,7 +30,7 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 _PATHS = ("path", "file_name")
 
 
-def open_table(table: Path, *, training: bool) -> Source:
+def open_table(table: Path, *, training: bool, mismatch: bool = False) -> Source:
     """The pictures that a CSV (or a file of JSON lines) names.
 
     Raises DataError, naming the file and the line, for a table or a row that is not as it should be, and what
@@ -38,10 +38,10 @@ def open_table(table: Path, *, training: bool) -> Source:
     """
     notes: list[str] = []
     rows = _rows(table, table.parent, "", training=training, inside=table.name in METADATA, notes=notes)
-    return gather(rows, place=table, kind="table", training=training, notes=notes)
+    return gather(rows, place=table, kind="table", training=training, mismatch=mismatch, notes=notes)
 
 
-def open_metadata(root: Path, *, training: bool) -> Source | None:
+def open_metadata(root: Path, *, training: bool, mismatch: bool = False) -> Source | None:
     """The pictures of a folder that has `metadata.csv` or `metadata.jsonl`, in itself or in each split's folder.
 
     None where there is no such file. Raises as `open_table`, and where only some of the splits have one.
@@ -50,7 +50,7 @@ def open_metadata(root: Path, *, training: bool) -> Source | None:
     table = _metadata(root)
     if table is not None:
         rows = _rows(table, root, "", training=training, inside=True, notes=notes)
-        return gather(rows, place=root, kind="table", training=training, notes=notes)
+        return gather(rows, place=root, kind="table", training=training, mismatch=mismatch, notes=notes)
     tables = {name: _metadata(folder) for name, folder in split_folders(root).items()}
     if not any(tables.values()):
         return None
@@ -64,7 +64,7 @@ def open_metadata(root: Path, *, training: bool) -> Source | None:
             row._replace(split=SPLITS[name.lower()])
             for row in _rows(found, found.parent, f"{name}/", training=training, inside=True, notes=[])
         ]
-    return gather(rows, place=root, kind="table", training=training, notes=notes)
+    return gather(rows, place=root, kind="table", training=training, mismatch=mismatch, notes=notes)
 
 
 def _metadata(folder: Path) -> Path | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pellucid.training.api import find_rate, train
-from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.events import Audited, Epoch, Event, Progress, Reading, Run, Started, Understood
 from pellucid.training.runs import resume, run
 from pellucid.training.sweep import Sweep
 
 __all__ = [
+    "Audited",
     "Epoch",
     "Event",
     "Progress",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from pellucid.data.audit import MAX_BAD, Fault
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.recipe import PRESETS, Recipe, settle
 from pellucid.training.events import Event, Run, Started
 from pellucid.training.losses import Loss
+from pellucid.training.pictures import Terms
 from pellucid.training.runs import run
 from pellucid.training.sweep import Sweep
 
@@ -27,6 +29,9 @@ def train(
     out: str | os.PathLike[str] | None = None,
     preset: str | Recipe = "quick",
     watch: Callable[[Event], object] | None = None,
+    accept: Iterable[Fault] = (),
+    max_bad: float = MAX_BAD,
+    cache: bool = True,
     **settings: Any,
 ) -> Run:
     """Train a network on labelled pictures, as `pellucid train` does.
@@ -35,7 +40,8 @@ def train(
     pictures (N, C, H, W) and gives logits (N, classes); it is trained in place. `loss` is a name or a function of
     logits (N, classes) and labels (N,) that gives one number. Left out, both are the preset's. `settings` are any of
     the command's flags: `epochs=3`, `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`, `weights=` a
-    path or a run. `watch` is called with each event of the run.
+    path or a run. `watch` is called with each event of the run. `accept` (leak, label-conflict, class-mismatch) and
+    `max_bad` say which faults of the data are put up with, and without `cache` no decoded pictures are kept on disk.
 
     Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or
     PellucidError, with a sentence that says what to do; KeyboardInterrupt when interrupted, after saving.
@@ -45,6 +51,7 @@ def train(
         out=None if out is None else os.fspath(out),
         model=net if isinstance(net, nn.Module) else None,
         loss=loss if callable(loss) else None,
+        terms=Terms(tuple(accept), max_bad, cache),
     )
     for event in events:
         if watch is not None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pellucid.bundle.head import head_of
 from pellucid.bundle.recogniser import Recogniser
-from pellucid.data.images import Split
+from pellucid.data.audit import Audit
 from pellucid.nets import Variances
 from pellucid.recipe import Recipe
 from pellucid.training.prepare import Task
@@ -29,9 +29,16 @@ class Understood:
 class Reading:
     """Pictures being decoded."""
 
-    split: Split
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Every picture has been opened; what is wrong with them is put up with."""
+
+    audit: Audit
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -106,4 +113,4 @@ class Run:
         return str(self.folder)
 
 
-Event = Understood | Reading | Started | Progress | Epoch | Run
+Event = Understood | Reading | Audited | Started | Progress | Epoch | Run

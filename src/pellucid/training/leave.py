@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pellucid import __version__, draw
 from pellucid.bundle.folder import SELFTEST, png, save
 from pellucid.bundle.recogniser import Recogniser
-from pellucid.data.load import Loaded
+from pellucid.data.load import Shown
 from pellucid.data.source import Images
 from pellucid.errors import PellucidError
 from pellucid.files import write_bytes
@@ -50,7 +50,7 @@ def leave(
     task: Task,
     recogniser: Recogniser,
     history: Sequence[Mapping[str, Any]],
-    val: Loaded,
+    val: Shown,
     logits_nk: NDArray[np.float64],
     scores: Mapping[str, Any],
     epoch: int,
@@ -92,7 +92,7 @@ def _place(origin: str) -> str:
     return origin if origin.startswith("hf:") else Path(origin).name
 
 
-def _errors(val: Loaded, probability_nk: NDArray[np.float64], classes: Sequence[str]) -> bytes:
+def _errors(val: Shown, probability_nk: NDArray[np.float64], classes: Sequence[str]) -> bytes:
     """The val pictures that are named wrongly, the most confident mistake first; opens in a spreadsheet as it is."""
     predicted_n = probability_nk.argmax(1)
     wrong = np.flatnonzero(predicted_n != val.labels)

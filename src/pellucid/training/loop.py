@@ -85,7 +85,7 @@ class Training:
         """Normalisations whose statistics do not move."""
         self.optimizer = self._stage_optimizer()
         self.average = None if recipe.regularisation.ema is None else copy.deepcopy(model).requires_grad_(False)
-        device = batches.pixels_nhwc.device
+        device = batches.device
         wide = torch.float32 if device.type == "mps" else torch.float64
         self.loss_sum = torch.zeros((), device=device, dtype=wide)
         self.correct = torch.zeros((), device=device, dtype=wide)

@@ -53,11 +53,12 @@ class Task:
     """What else the network learns from."""
 
 
-def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
+def prepare(recipe: Recipe, model: nn.Module | None = None, *, mismatch: bool = False) -> Task:
     """Decide everything a recipe leaves open, by looking at the data.
 
-    `model` is a network of one's own. Raises DataError for data that cannot be trained on and for weights that do not
-    fit, and UsageError (with the corrected line) for a network that does not fit the pictures.
+    `model` is a network of one's own; with `mismatch`, classes that cannot be trained on are left out. Raises DataError
+    for data that cannot be trained on and for weights that do not fit, and UsageError (with the corrected line) for a
+    network that does not fit the pictures.
     """
     if not recipe.data:
         raise UsageError("DATA is missing: a folder of pictures, or a name such as digits, mnist or cifar10")
@@ -65,7 +66,7 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         raise UsageError("--net custom: this recipe trained a network of your own; give it to pellucid.train(net=...)")
     if recipe.optimisation.init is not None:
         read_initialiser(recipe.optimisation.init)
-    source = open_source(recipe.data)
+    source = open_source(recipe.data, mismatch=mismatch)
     understanding = understood(source)
     published = None if recipe.weights is None else read_weights(recipe.weights)
     seen = set() if published is None else {row.digest for row in published.record if row.split != "val"}
@@ -108,6 +109,13 @@ def prepare(recipe: Recipe, model: nn.Module | None = None) -> Task:
         recipe, source, understanding, preprocess, train, val, split_off, known,
         weights=published, notes=notes, teacher=teacher,
     )  # fmt: skip
+
+
+def geometry(
+    recipe: Recipe, source: Source, understanding: Understanding, model: nn.Module | None = None
+) -> Preprocess:
+    """How the pictures are shown to the network: all of the preprocessing but mean and deviation."""
+    return _shown(recipe, source, understanding, None, model)[1]
 
 
 def usual_size(understanding: Understanding) -> int:

@@ -90,7 +90,7 @@ def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, ag
 
     The model, and the state of torch's generators, are as before afterwards. `again` measures although remembered.
     """
-    device = batches.pixels_nhwc.device
+    device = batches.device
     if settled(recipe.engine):
         return Measured(recipe.engine, (), remembered=False)
     tried = candidates(recipe.engine, device)
@@ -132,7 +132,7 @@ def pick(milliseconds: list[float]) -> int:
 
 def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine]) -> list[float]:
     """The least milliseconds of a training step under each engine."""
-    device = batches.pixels_nhwc.device
+    device = batches.device
     least = [math.inf] * len(tried)
     # Candidates that differ in threads alone share a copy of the network and its optimiser: a large one has no room for
     # one each.
@@ -183,7 +183,7 @@ def _step(training: Training, drawn: Iterator[tuple[torch.Tensor, Target]]) -> f
 
 def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
     """What a measurement holds for."""
-    device = batches.pixels_nhwc.device
+    device = batches.device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     facts = [
         where,

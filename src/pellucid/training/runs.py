@@ -7,8 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,9 @@ from pellucid import nets
 from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.batches import Batches, order
-from pellucid.data.images import Images, Split
-from pellucid.data.load import Loaded
-from pellucid.data.load import load as load_pictures
+from pellucid.data.images import picked
+from pellucid.data.load import Shown
 from pellucid.data.mix import mixes
-from pellucid.data.preprocess import Preprocess
 from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.files import (
@@ -42,7 +39,7 @@ from pellucid.files import (
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.scores import evaluation
 from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
-from pellucid.training.events import Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.events import Epoch, Event, Progress, Run, Started, Understood
 from pellucid.training.first import first_variances, show_first
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import environment, leave
@@ -50,6 +47,7 @@ from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
 from pellucid.training.monitor import best, lowered, waited
+from pellucid.training.pictures import REPORT, Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.pretrained import begin
 from pellucid.training.probe import Measured, choose, untried
@@ -61,9 +59,6 @@ RESULT = "result.json"
 #: Training pictures that are also recognised unmixed after each epoch, where the batches mix them.
 CLEAN = 1000
 
-#: Seconds between two reports of progress.
-REPORT = 0.1
-
 
 def run(
     recipe: Recipe,
@@ -72,20 +67,24 @@ def run(
     model: nn.Module | None = None,
     loss: Loss | None = None,
     measure: bool = False,
+    terms: Terms | None = None,
 ) -> Iterator[Event]:
     """Train by a recipe into a new run folder; the last event is the `Run`.
 
     `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`. `model` and `loss` are one's own;
-    `measure` repeats the engine's measurement though one is remembered. SIGINT or SIGTERM stops after a step and saves.
+    `measure` repeats the engine's measurement though one is remembered; `terms` say what faults of the data are put up
+    with. SIGINT or SIGTERM stops after a step and saves.
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
     """
     recipe = _named(recipe, model, loss)
     out = None if out is None else _free(Path(out))
-    task = prepare(recipe, model)
+    terms = terms or Terms()
+    task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
-    task, train, val = yield from _pictures(task)
+    shown = yield from pictures(task, terms)
+    task, train, val = shown.task, shown.train, shown.val
     training, measured, variances = _set_up(task, train, model, loss, measure)
     found = _found(training)
     recipe = settle(
@@ -100,7 +99,8 @@ def run(
     folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
     write_json(folder / "environment.json", environment())
     write_record(folder, _record(task, train, val))
-    left_out = tuple(str(bad) for bad in (*train.bad, *val.bad))
+    write_skipped(folder, shown.skipped)
+    left_out = tuple(f"{skipped.file}: {skipped.detail}" for skipped in shown.skipped)
     write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
     show_first(folder, training.batches, task.source.classes, found)
     yield Started(folder, recipe, _image(task), measured, training.model, left_out, found, variances)
@@ -120,9 +120,10 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: no recipe.json here, so no run to go on with; give the folder that train made")
     recipe = read_recipe(folder / "recipe.json")
-    task = prepare(recipe, model)
+    task = prepare(recipe, model, mismatch=True)
     yield Understood(task)
-    task, train, val = yield from _pictures(task)
+    shown = yield from pictures(task, Terms(), begun=True)
+    task, train, val = shown.task, shown.train, shown.val
     if _record(task, train, val) != read_record(folder):
         raise DataError(
             f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
@@ -149,30 +150,6 @@ def _finished(folder: Path, model: nn.Module | None) -> Run | None:
         raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
 
 
-def _pictures(task: Task) -> Generator[Reading, None, tuple[Task, Loaded, Loaded]]:
-    """The pictures of train and val in memory, and the task with the statistics of train in its preprocessing."""
-    train = yield from _read("train", task.train, task.preprocess)
-    val = yield from _read("val", task.val, task.preprocess)
-    if task.recipe.pictures.normalise == "data" and not task.normalised:
-        task = dataclasses.replace(task, preprocess=task.preprocess.with_statistics(train.pixels))
-    return task, train, val
-
-
-def _read(split: Split, images: Images, preprocess: Preprocess) -> Generator[Reading, None, Loaded]:
-    """Load pictures in a thread of its own, telling now and then how many are done."""
-    done = 0
-
-    def count(so_far: int, _total: int) -> None:
-        nonlocal done
-        done = so_far
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(load_pictures, images, preprocess, progress=count)
-        while wait([future], timeout=REPORT).not_done:
-            yield Reading(split, done, len(images))
-        return future.result()
-
-
 def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe:
     """A recipe that says so where the network or the loss is one's own."""
     if model is not None:
@@ -196,7 +173,7 @@ def _free(out: Path) -> Path:
 
 
 def _set_up(
-    task: Task, train: Loaded, model: nn.Module | None, loss: Loss | None, measure: bool
+    task: Task, train: Shown, model: nn.Module | None, loss: Loss | None, measure: bool
 ) -> tuple[Training, Measured, nets.Variances | None]:
     """The network in training, on its device, in the engine that is quickest here.
 
@@ -206,7 +183,7 @@ def _set_up(
     device = pick_device(recipe.engine.device)
     recipe = settle(recipe, device=device.type)
     batches = Batches(
-        torch.from_numpy(train.pixels).to(device),
+        torch.from_numpy(train.pixels).to(device) if isinstance(train.pixels, np.ndarray) else train.pixels,
         torch.from_numpy(train.labels).to(device),
         task.preprocess,
         tuple(recipe.pictures.augment or ()),
@@ -251,7 +228,7 @@ def _image(task: Task) -> tuple[int, int, int]:
     return (task.preprocess.channels, *task.preprocess.size)
 
 
-def _record(task: Task, train: Loaded, val: Loaded) -> list[Row]:
+def _record(task: Task, train: Shown, val: Shown) -> list[Row]:
     own = [
         Row(name, task.source.classes[label], split, digest)
         for split, loaded in (("train", train), ("val", val))
@@ -265,7 +242,7 @@ def _record(task: Task, train: Loaded, val: Loaded) -> list[Row]:
 class _Session:
     """One run on its way: where it writes, what it trains, and what has been best so far."""
 
-    def __init__(self, folder: Path, task: Task, train: Loaded, val: Loaded, training: Training) -> None:
+    def __init__(self, folder: Path, task: Task, train: Shown, val: Shown, training: Training) -> None:
         self.folder, self.task, self.train, self.val, self.training = folder, task, train, val, training
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
@@ -376,12 +353,12 @@ class _Session:
         Of the same thousand (at most) in each epoch.
         """
         chosen_n = order(self.task.recipe.seed, 0, len(self.train.labels))[:CLEAN]
-        logits_nk = infer(self.training.kept, self.task.preprocess, self.train.pixels[chosen_n])
+        logits_nk = infer(self.training.kept, self.task.preprocess, picked(self.train.pixels, chosen_n))
         return float((logits_nk.argmax(1) == self.train.labels[chosen_n]).mean())
 
     def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
         """The loss that training makes small, on val; its own, so that the two curves can be compared."""
-        device = self.training.batches.pixels_nhwc.device
+        device = self.training.batches.device
         logits = torch.from_numpy(logits_nk).to(device, next(self.training.model.parameters()).dtype)
         with torch.no_grad():
             return float(self.training.loss(logits, torch.from_numpy(self.val.labels).to(device)))

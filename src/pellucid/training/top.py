@@ -7,11 +7,11 @@ from typing import Any
 
 from pellucid.bundle.head import attach, features, fit_head
 from pellucid.bundle.recogniser import Recogniser
-from pellucid.data.load import Loaded
+from pellucid.data.load import Shown
 from pellucid.recipe import Recipe
 
 
-def put_on_head(recogniser: Recogniser, recipe: Recipe, train: Loaded, scores: Mapping[str, Any]) -> tuple[str, ...]:
+def put_on_head(recogniser: Recogniser, recipe: Recipe, train: Shown, scores: Mapping[str, Any]) -> tuple[str, ...]:
     """Fit the recipe's head on features of the training pictures, unchanged, and attach it to the network, in place.
 
     `scores` are the network's own on val. Returns what a reader should know. Raises DataError for features that are no

@@ -17,6 +17,7 @@ from pellucid.data.augment.draws import Draws, Stream, uniform
 from pellucid.data.augment.geometry import CROP, CROP_RATIO, ROTATE, SHIFT, moved
 from pellucid.data.augment.pixels import BLUR, COLOUR, CUTOUT, NOISE, blurred, coloured, cutout, noisy
 from pellucid.data.augment.trivial import movement, recoloured
+from pellucid.data.images import Lazy
 from pellucid.errors import UsageError, did_you_mean
 from pellucid.recipe import Augmentation
 
@@ -61,7 +62,7 @@ __all__ = [
 
 
 def gather(
-    pixels_nhwc: torch.Tensor,
+    pixels_nhwc: torch.Tensor | Lazy,
     index_n: NDArray[np.int64],
     changes: Sequence[str],
     seed: int,
@@ -69,6 +70,8 @@ def gather(
     mean: Sequence[float] = GREY,
 ) -> torch.Tensor:
     """The pictures at `index_n`, changed at random: uint8 NHWC in, uint8 NHWC out, on the pictures' device.
+
+    Pictures that are fetched when they are wanted come out in the processor's memory.
 
     `changes` are names of `pellucid.recipe.Augmentation`, made in the order of ORDER; mixup and cutmix are passed over
     here. `mean` is the pictures' mean from 0 to 1, one number or one a channel: what cutout leaves.
@@ -78,14 +81,19 @@ def gather(
     for name in changes:
         if name not in get_args(Augmentation):
             raise UsageError(f"augment {name!r}: no change of this name; {did_you_mean(name, ORDER)}")
+    draws = Draws(seed, epoch, index_n)
+    if not isinstance(pixels_nhwc, torch.Tensor):
+        pixels_nhwc = torch.from_numpy(pixels_nhwc.take(index_n))
+        draws = Draws(seed, epoch, index_n, np.arange(len(index_n)))
     # Mirroring and shifting alone make nothing larger than what comes out.
     if {"shift", "flip", "mixup", "cutmix"}.issuperset(changes):
-        return moved(pixels_nhwc, Draws(seed, epoch, index_n), changes)
+        return moved(pixels_nhwc, draws, changes)
     H, W = pixels_nhwc.shape[1:3]
     least = _PIXELS.get(pixels_nhwc.device.type, _PIXELS["cpu"])
     size = max(1, least // (H * W))
+    places = np.arange(len(index_n))
     parts = [
-        _changed(pixels_nhwc, Draws(seed, epoch, index_n[start : start + size]), changes, mean)
+        _changed(pixels_nhwc, draws[places[start : start + size]], changes, mean)
         for start in range(0, len(index_n), size)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -76,6 +76,13 @@ class Draws:
     epoch: int
     index_n: NDArray[np.int64]
     """Which pictures, as places in the training set."""
+    place_n: NDArray[np.int64] | None = None
+    """Where they stand in the pixels at hand, if these are not those of the whole set."""
+
+    @property
+    def at_n(self) -> NDArray[np.int64]:
+        """Where in the pixels at hand the pictures are."""
+        return self.index_n if self.place_n is None else self.place_n
 
     def flips(self) -> NDArray[np.bool_]:
         """Whether each picture is mirrored."""
@@ -103,4 +110,4 @@ class Draws:
 
     def __getitem__(self, which: NDArray[np.int64]) -> Draws:
         """Those of some of these pictures, by their place among them."""
-        return Draws(self.seed, self.epoch, self.index_n[which])
+        return Draws(self.seed, self.epoch, self.index_n[which], None if self.place_n is None else self.place_n[which])

@@ -69,7 +69,7 @@ class Affine:
 def moved(
     pixels_nhwc: torch.Tensor, draws: Draws, changes: Sequence[str], trivial: Affine | None = None
 ) -> torch.Tensor:
-    """The pictures at `draws.index_n` after shift, flip, crop, rotate and the map of `trivial`, in this order.
+    """The pictures that `draws` are for, after shift, flip, crop, rotate and the map of `trivial`, in this order.
 
     uint8 NHWC, on the pictures' device.
     """
@@ -84,14 +84,14 @@ def moved(
         affine = affine.then(cropped(draws, H, W))
     if "flip" in changes or "shift" in changes:
         affine = affine.then(_flipped_and_shifted(draws, changes, H, W))
-    picked_n = torch.from_numpy(draws.index_n).to(pixels_nhwc.device)
+    picked_n = torch.from_numpy(draws.at_n).to(pixels_nhwc.device)
     return warp(pixels_nhwc.index_select(0, picked_n), affine)
 
 
 def _rearranged(pixels_nhwc: torch.Tensor, draws: Draws, changes: Sequence[str]) -> torch.Tensor:
     N, H, W, C = pixels_nhwc.shape
     index_n = draws.index_n
-    picked_n = torch.from_numpy(index_n).to(pixels_nhwc.device)
+    picked_n = torch.from_numpy(draws.at_n).to(pixels_nhwc.device)
     if "flip" not in changes and "shift" not in changes:
         return pixels_nhwc.index_select(0, picked_n)
     rows_nh = np.arange(H)[None, :].repeat(len(index_n), axis=0)
