@@ -41,6 +41,7 @@ def linear(loss: Loss = squares, **settings: object) -> Training:
 def limit(training: Training) -> float:
     """The rate beyond which gradient descent on this quadratic diverges: 2/λ, λ the largest eigenvalue."""
     batches = training.batches
+    assert isinstance(batches.pixels_nhwc, torch.Tensor)
     x_nd = batches.preprocess.normalise(batches.pixels_nhwc, torch.float64).flatten(1)
     x_nd = torch.cat([x_nd, torch.ones(N, 1, dtype=torch.float64)], 1)
     return 2 / float(torch.linalg.eigvalsh(x_nd.T @ x_nd / N).max())
