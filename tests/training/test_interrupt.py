@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +20,15 @@ def test_the_first_signal_asks(number: int) -> None:
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture
+def usual_handler() -> Iterator[None]:
+    """Python's own answer to SIGINT, which a process begun in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_handler")
 def test_the_second_signal_is_not_swallowed() -> None:
     with Interrupt():
         # Raised in this very thread: what is sent to the process may reach another first, and Python a little later.

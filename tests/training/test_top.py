@@ -6,7 +6,7 @@ import pytest
 from pellucid import nets
 from pellucid.bundle.head import features, head_of
 from pellucid.bundle.recogniser import Recogniser, infer
-from pellucid.data.load import Loaded, Shown, load
+from pellucid.data.load import Shown, load
 from pellucid.data.named import open_named
 from pellucid.data.preprocess import Preprocess
 from pellucid.recipe import Recipe, settle
