@@ -12,9 +12,11 @@ from rich.table import Table
 from pellucid import nets
 from pellucid.bundle.head import head_of
 from pellucid.data.source import Understanding
-from pellucid.training import Epoch, Event, Reading, Run, Started, Understood
+from pellucid.training import Epoch, Event, Reading, Run, Seeding, Seeds, Started, Understood
 from pellucid.training import Progress as Step
+from pellucid.training.lopsided import lopsided
 from pellucid.training.prepare import Task
+from pellucid.training.seeds import SEEDS
 
 #: Classes listed by name; of more, these and a count.
 LISTED = 12
@@ -33,6 +35,9 @@ class Show:
         self.epochs = 0
         self._bar: Progress | None = None
         self._row: TaskID | None = None
+        self._counts: dict[str, int] = {}
+        self._again = False
+        """Whether this is one of several runs, and not the first: what is as it was is not said again."""
 
     def __enter__(self) -> Self:
         """Nothing is shown yet."""
@@ -43,7 +48,7 @@ class Show:
         if self._bar is not None:
             self._bar.stop()
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Event | Seeding | Seeds) -> None:
         """Show one event."""
         match event:
             case Understood():
@@ -58,12 +63,19 @@ class Show:
                 self._epoch(event)
             case Run():
                 self._run(event)
+            case Seeding():
+                self._seeding(event)
+            case Seeds():
+                self._seeds(event)
 
     def _print(self, *parts: Any) -> None:
         self.console.print(*parts, soft_wrap=True)
 
     def _understood(self, task: Task) -> None:
         source, about, recipe = task.source, task.understanding, task.recipe
+        self._counts = about.counts["train"]
+        if self._again:
+            return
         self._print(f"data     {source.name if source.kind == 'named' else source.place}")
         self._print(f"classes  {_classes(about)}")
         held = f"{recipe.pictures.val:.0%} of train, stratified" if task.val_split_off else "the data's own"
@@ -77,6 +89,10 @@ class Show:
         for bad in event.left_out:
             self._print(f"left out {bad}")
         recipe = event.recipe
+        self.epochs = recipe.optimisation.epochs or 0
+        if self._again:
+            self._print(f"run      {event.folder}")
+            return
         summary = nets.summary(event.model, event.image)
         self._print("")
         self.console.print(_layers(summary, event.image))
@@ -106,7 +122,6 @@ class Show:
             )
         self._print(f"run      {event.folder}")
         self._print("")
-        self.epochs = optimisation.epochs or 0
 
     def _reading(self, event: Reading) -> None:
         self._live(f"reading {event.split}", event.done, event.total, "")
@@ -152,6 +167,7 @@ class Show:
     def _run(self, run: Run) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
         for note in run.notes:
             self._print(f"note     {note}")
         self._print("")
@@ -161,9 +177,44 @@ class Show:
         on = "" if head is None else f"{head.kind} on "
         weights = f"the weights of epoch {run.epoch}" if run.epoch or head is None else "the weights as they came"
         self._print(f"{sentence(run.scores, 'val')}, {on}{weights}")
+        self._print(balanced_sentence(run.scores))
+        # A finished run that is only shown again has read no training pictures; val was held out in their shares.
+        if lopsided(self._counts or {row["class"]: row["support"] for row in run.scores["per_class"]}):
+            self._print(f"recall   {_recalls(run.scores)}")
         if run.folder.joinpath("curves.png").exists():
             self._print(f"look at  {run.folder / 'curves.png'}, confusion.png, errors.csv")
         self._print(f"next     pellucid predict {run.folder} PICTURE...")
+
+    def _seeding(self, event: Seeding) -> None:
+        self._again = event.number > 1
+        if self._again:
+            self._print("")
+        self._print(f"seed     {event.seed} ({event.number} of {event.count})")
+
+    def _seeds(self, found: Seeds) -> None:
+        document = found.to_json()
+        self._print("")
+        if found.stopped:
+            self._print(
+                f"stopped, {len(found.runs)} of {len(found.seeds)} runs done; go on with: pellucid train --resume "
+                f"{found.folder}"
+            )
+        for figure, name in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"), ("auc", "ROC-AUC")):
+            if document[figure] is not None:
+                self._print(f"{name} {_spread(document[figure])}")
+        listed = ", ".join(
+            f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f})"
+            for row in document["runs"]
+        )
+        self._print(f"accuracy of each run on val: {listed}" if listed else "")
+        self._print(f"look at  {found.folder / SEEDS}")
+
+
+def _spread(figure: dict[str, Any]) -> str:
+    return (
+        f"{figure['mean']:.3f} ± {figure['sd']:.3f} on val (mean ± sd of {figure['n']} seeds; 95 % interval of the "
+        f"mean {figure['low']:.3f} to {figure['high']:.3f})"
+    )
 
 
 def sentence(scores: dict[str, Any], split: str) -> str:
@@ -172,6 +223,28 @@ def sentence(scores: dict[str, Any], split: str) -> str:
         f"accuracy {scores['accuracy']:.3f} on {split} (95 % interval {scores['accuracy_low']:.3f} to "
         f"{scores['accuracy_high']:.3f}, n = {scores['n']:,}; always the commonest class: {scores['baseline']:.3f})"
     )
+
+
+def balanced_sentence(scores: dict[str, Any]) -> str:
+    """Balanced accuracy with its interval."""
+    if scores["balanced_accuracy"] is None:
+        return "balanced accuracy –"
+    return (
+        f"balanced accuracy {scores['balanced_accuracy']:.3f} (95 % interval {scores['balanced_accuracy_low']:.3f} to "
+        f"{scores['balanced_accuracy_high']:.3f})"
+    )
+
+
+def _recalls(scores: dict[str, Any]) -> str:
+    """How much is found of each class, the least found first."""
+    rows = sorted((row for row in scores["per_class"] if row["support"]), key=lambda row: float(row["recall"]))
+    listed = [
+        f"{row['class']} {row['recall']:.3f} ({row['recall_low']:.3f} to {row['recall_high']:.3f}, "
+        f"n = {row['support']:,})"
+        for row in rows[:LISTED]
+    ]
+    more = f", and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    return f"{', '.join(listed)}{more}"
 
 
 def _layers(summary: nets.Summary, image: tuple[int, ...]) -> Table:

@@ -55,6 +55,8 @@ Tells {len(recogniser.classes)} classes apart: {", ".join(_cell(name) for name i
 - Validation accuracy {_share(val["accuracy"])} (95 % interval {_share(val["accuracy_low"])} to
   {_share(val["accuracy_high"])}, n = {val["n"]:,}); always naming the commonest class would give
   {_share(val["baseline"])}.{chosen}
+- Balanced accuracy, in which a rare class counts as much as a common one: {_share(val["balanced_accuracy"])} (95 %
+  interval {_share(val["balanced_accuracy_low"])} to {_share(val["balanced_accuracy_high"])}).
 
 | class | precision | recall | F1 | pictures |
 |---|---|---|---|---|

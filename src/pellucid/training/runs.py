@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -68,21 +68,22 @@ REPORT = 0.1
 def run(
     recipe: Recipe,
     *,
-    out: str | Path | None = None,
+    out: str | Path | Callable[[Recipe], Path] | None = None,
     model: nn.Module | None = None,
     loss: Loss | None = None,
     measure: bool = False,
 ) -> Iterator[Event]:
     """Train by a recipe into a new run folder; the last event is the `Run`.
 
-    `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`. `model` and `loss` are one's own;
+    `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`; or a function of the finished recipe that
+    makes it. `model` and `loss` are one's own;
     `measure` repeats the engine's measurement though one is remembered. SIGINT or SIGTERM stops after a step and saves.
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
     """
     recipe = _named(recipe, model, loss)
-    out = None if out is None else _free(Path(out))
+    wanted = out if callable(out) or out is None else _free(Path(out))
     task = prepare(recipe, model)
     yield Understood(task)
     task, train, val = yield from _pictures(task)
@@ -97,7 +98,10 @@ def run(
         lr=training.recipe.optimisation.lr,
     )
     task = dataclasses.replace(task, recipe=recipe)
-    folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
+    if wanted is None:
+        folder = new_folder(Path("runs"), name_of(recipe))
+    else:
+        folder = make_folder(wanted(recipe) if callable(wanted) else wanted)
     write_json(folder / "environment.json", environment())
     write_record(folder, _record(task, train, val))
     left_out = tuple(str(bad) for bad in (*train.bad, *val.bad))
@@ -212,6 +216,7 @@ def _set_up(
         tuple(recipe.pictures.augment or ()),
         _batch_size(recipe, len(train.labels)),
         recipe.seed,
+        balanced=recipe.optimisation.balance == "sample",
     )
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)

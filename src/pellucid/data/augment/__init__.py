@@ -65,13 +65,14 @@ def gather(
     index_n: NDArray[np.int64],
     changes: Sequence[str],
     seed: int,
-    epoch: int,
+    epoch: int | NDArray[np.int64],
     mean: Sequence[float] = GREY,
 ) -> torch.Tensor:
     """The pictures at `index_n`, changed at random: uint8 NHWC in, uint8 NHWC out, on the pictures' device.
 
     `changes` are names of `pellucid.recipe.Augmentation`, made in the order of ORDER; mixup and cutmix are passed over
-    here. `mean` is the pictures' mean from 0 to 1, one number or one a channel: what cutout leaves.
+    here. `epoch` may be one for each picture. `mean` is the pictures' mean from 0 to 1, one number or one a channel:
+    what cutout leaves.
 
     Raises UsageError for a change of another name.
     """
@@ -84,8 +85,9 @@ def gather(
     H, W = pixels_nhwc.shape[1:3]
     least = _PIXELS.get(pixels_nhwc.device.type, _PIXELS["cpu"])
     size = max(1, least // (H * W))
+    draws, places = Draws(seed, epoch, index_n), np.arange(len(index_n))
     parts = [
-        _changed(pixels_nhwc, Draws(seed, epoch, index_n[start : start + size]), changes, mean)
+        _changed(pixels_nhwc, draws[places[start : start + size]], changes, mean)
         for start in range(0, len(index_n), size)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
