@@ -12,6 +12,7 @@ from rich.table import Table
 from pellucid import nets
 from pellucid.bundle.head import head_of
 from pellucid.data.source import Understanding
+from pellucid.scores import wilson
 from pellucid.training import Epoch, Event, Reading, Run, Seeding, Seeds, Started, Understood
 from pellucid.training import Progress as Step
 from pellucid.training.lopsided import lopsided
@@ -158,9 +159,12 @@ class Show:
         if "train_accuracy" in row:
             right = f"{right} (mixed) {row['train_accuracy']:.3f} (unmixed)"
         auc = "" if row["val_auc"] is None else f"  auc {row['val_auc']:.3f}"
+        # Lines of a run that an older version began have no interval.
+        low, high = row.get("val_accuracy_low"), row.get("val_accuracy_high")
+        between = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
         self._print(
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  accuracy "
-            f"{right}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{auc}  |  "
+            f"{right}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{between}{auc}  |  "
             f"{row['images_per_second']:,.0f} images/s  {_time(row['seconds'])}{'  best' if event.best else ''}"
         )
 
@@ -229,19 +233,20 @@ def balanced_sentence(scores: dict[str, Any]) -> str:
     """Balanced accuracy with its interval."""
     if scores["balanced_accuracy"] is None:
         return "balanced accuracy –"
-    return (
-        f"balanced accuracy {scores['balanced_accuracy']:.3f} (95 % interval {scores['balanced_accuracy_low']:.3f} to "
-        f"{scores['balanced_accuracy_high']:.3f})"
-    )
+    said = f"balanced accuracy {scores['balanced_accuracy']:.3f}"
+    if "balanced_accuracy_low" not in scores:  # of a run that an older version finished
+        return said
+    low, high = scores["balanced_accuracy_low"], scores["balanced_accuracy_high"]
+    return f"{said} (95 % interval {low:.3f} to {high:.3f})"
 
 
 def _recalls(scores: dict[str, Any]) -> str:
     """How much is found of each class, the least found first."""
     rows = sorted((row for row in scores["per_class"] if row["support"]), key=lambda row: float(row["recall"]))
     listed = [
-        f"{row['class']} {row['recall']:.3f} ({row['recall_low']:.3f} to {row['recall_high']:.3f}, "
-        f"n = {row['support']:,})"
+        f"{row['class']} {row['recall']:.3f} ({low:.3f} to {high:.3f}, n = {row['support']:,})"
         for row in rows[:LISTED]
+        for low, high in [wilson(round(row["recall"] * row["support"]), row["support"])]
     ]
     more = f", and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
     return f"{', '.join(listed)}{more}"

@@ -370,6 +370,9 @@ class _Session:
             "val_loss": self._val_loss(logits_nk),
             "val_accuracy": scores["accuracy"],
             "val_auc": scores["auc"],
+            "val_accuracy_low": scores["accuracy_low"],
+            "val_accuracy_high": scores["accuracy_high"],
+            "val_balanced_accuracy": scores["balanced_accuracy"],
         }
         if mixes(self.training.batches.augment):
             row["train_accuracy"] = self._clean_accuracy()
