@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+import pellucid
 from pellucid.errors import DataError, UsageError
 from pellucid.recipe import Recipe, settle
 from pellucid.training import Epoch, Progress, Run, Seeding, Seeds, is_set, resume, resume_seeds, run, run_seeds
@@ -150,6 +151,11 @@ def test_a_folder_in_use_is_refused(small: Recipe, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="is there already, and a run never overwrites anything"):
         list(run_seeds(small, 2, out=tmp_path))
+
+
+def test_a_set_is_no_run_but_names_one(done: tuple[list[Any], Seeds]) -> None:
+    with pytest.raises(DataError, match=r"no trained model in this folder.*such as .*seed-4\?"):
+        pellucid.load(done[1].folder)
 
 
 def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
