@@ -39,7 +39,7 @@ class Train(Recipe):
     resume: str = ""
     """Go on with this run; no other flag."""
     seeds: int | None = None
-    """Train this often, with --seed and those after it: mean ± sd."""
+    """Train this many seeds: mean ± sd."""
     measure: bool = False
     """Measure the engine again."""
     json: Json = False
