@@ -167,6 +167,8 @@ EVAL_KEYS = [
     "accuracy_high",
     "baseline",
     "balanced_accuracy",
+    "balanced_accuracy_low",
+    "balanced_accuracy_high",
     "auc",
     "per_class",
     "confusion",
@@ -187,6 +189,98 @@ def test_eval_for_people(pellucid_command: Any, trained: Path) -> None:
     assert answer.code == 0
     for part in ("test: the data's own test pictures", "95 % interval", "balanced accuracy", "ROC-AUC", "precision"):
         assert part in answer.out
+
+
+COMPARISON_KEYS = [
+    "data", "split", "n", "a", "b", "both_right", "only_a_right", "only_b_right", "both_wrong", "p_value",
+    "difference", "difference_low", "difference_high", "differ",
+]  # fmt: skip
+
+
+def test_eval_of_two_runs_says_whether_they_differ(pellucid_command: Any, trained: Path) -> None:
+    assert pellucid_command("train", "digits", "--net", "perceptron", *QUICK, "--lr", "1e-6", "--out", "poor").code == 0
+    answer = pellucid_command("eval", trained, "poor", "digits")
+    assert answer.code == 0
+    assert re.search(rf"A  {trained}: accuracy 0\.\d+ on test \(95 % interval ", answer.out)
+    assert re.search(r"right: both \d+, only A \d+, only B \d+, neither \d+", answer.out)
+    assert re.search(r"B − A: -0\.\d+ \(95 % interval -0\.\d+ to -0\.\d+\); McNemar's exact test: p = ", answer.out)
+    assert "they differ: A is better, by more than chance (p < 0.05)" in answer.out
+    document = json.loads(pellucid_command("eval", trained, "--json", "poor", "digits", "--split", "test").out)
+    assert list(document) == COMPARISON_KEYS
+    assert document["differ"]
+    assert list(document["a"]) == ["run", *EVAL_KEYS[2:]]
+    same = pellucid_command("eval", trained, trained, "digits")
+    assert "no difference shown: 359 pictures cannot tell them apart (p ≥ 0.05)" in same.out
+
+
+def test_several_seeds_give_mean_and_deviation(pellucid_command: Any, tmp_path: Path) -> None:
+    answer = pellucid_command("train", "digits", "--net", "lenet5", *QUICK, "--seeds", "2", "--seed", "3", "--json")
+    assert answer.code == 0
+    document = json.loads(answer.out)
+    assert document["run"] == "runs/digits-lenet5-1"
+    assert document["seeds"] == [3, 4]
+    mean = sum(row["accuracy"] for row in document["runs"]) / 2
+    assert document["accuracy"]["mean"] == pytest.approx(mean)
+    for part in (
+        "seed     4 (2 of 2)",
+        f"accuracy {mean:.3f} ± {document['accuracy']['sd']:.3f} on val (mean ± sd of 2 seeds; 95 % interval of the ",
+        "look at  runs/digits-lenet5-1/seeds.json",
+    ):
+        assert part in answer.err, part
+    # What is as it was in the first run is not said again.
+    assert answer.err.count("classes  10") == answer.err.count("61,706 parameters") == 1
+    again = pellucid_command("train", "--resume", document["run"], "--json")
+    assert again.code == 0
+    assert json.loads(again.out) == document
+    assert pellucid_command("eval", tmp_path / document["run"] / "seed-3", "digits").code == 0
+
+
+def test_lopsided_classes_are_pointed_out_and_their_recall_is_told(pellucid_command: Any, tmp_path: Path) -> None:
+    data = folder_of_colours(tmp_path / "d", "many", n=60)
+    folder_of_colours(data, "few", n=8)
+    quick = [*QUICK, "--size", "8", "--val", "0.25"]
+    answer = pellucid_command("train", data, *quick, "--out", "run")
+    assert answer.code == 0
+    for part in (
+        "note     lopsided: many has 45 training pictures, few 6; --balance sample draws each class equally often",
+        "\nbalanced accuracy ",
+        "\nrecall   ",
+    ):
+        assert part in answer.out, part
+    for balance in ("sample", "weights"):
+        answer = pellucid_command("train", data, *quick, "--balance", balance, "--out", balance)
+        assert "note     lopsided" not in answer.out
+        assert re.search(r"recall   .*few [01]\.\d+ \(0\.\d+ to [01]\.\d+, n = 2\)", answer.out)
+    card = (tmp_path / "sample" / "bundle" / "README.md").read_text("utf-8")
+    assert "- Balanced accuracy, in which a rare class counts as much as a common one: " in card
+    rows = [json.loads(line) for line in (tmp_path / "sample" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert all(row["val_accuracy_low"] <= row["val_accuracy"] <= row["val_accuracy_high"] for row in rows)
+    assert all(0 <= row["val_balanced_accuracy"] <= 1 for row in rows)
+
+
+def test_a_first_run_fetches_nothing(
+    pellucid_command: Any, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a network that answers to nobody: train on a folder, evaluate, predict, explain, verify, compare."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a connection was asked for")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(f"socket.socket.{name}", refuse)
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(f"socket.{name}", refuse)
+    data = folder_of_colours(tmp_path / "d", "red", "blue", n=12)
+    assert pellucid_command("train", data, "--size", "16", *QUICK, "--out", "run").code == 0
+    picture = data / "red" / "0.png"
+    for arguments in (
+        ("eval", "run", data), ("eval", "run", "run", data), ("predict", "run", picture), ("verify", "run"),
+        ("explain", "run", picture, "--html", "page.html"), ("eval", trained, "digits"),
+    ):  # fmt: skip
+        assert pellucid_command(*arguments).code == 0, arguments
+    # Nor does the page that is left ask for anything when it is opened.
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert not re.findall(r"(?:src|href)=[\"']?(?:https?:)?//|@import|url\(\s*[\"']?(?:https?:)?//", page)
 
 
 def test_predict_json_lines_and_a_bad_file(pellucid_command: Any, trained: Path, tmp_path: Path) -> None:
@@ -248,6 +342,10 @@ def test_verify(pellucid_command: Any, trained: Path) -> None:
         (["train", "digits", "--head", "smv"], 2, "did you mean 'svm'?"),
         (["train", "digits", "--head", "svm", "--freeze", "head"], 2, "--head svm passes no gradient on"),
         (["train", "digits", "--head", "svm", "--weights", "w", "--epochs", "3"], 2, "so --epochs 3 has nothing to"),
+        (["train", "digits", "--seeds", "1"], 2, "--seeds 1: expected a whole number from 2 to 1000"),
+        (["train", "--resume", "r", "--seeds", "3"], 2, "--seeds 3 does not go with --resume"),
+        (["train", "digits", "--balance", "sample", "--head", "svm"], 2, "--balance sample does not reach --head svm"),
+        (["eval", "nowhere", "elsewhere", "digits"], 3, "nowhere"),
         (["train", "digits", "--preset", "finetun"], 2, "did you mean 'finetune'?"),
     ],
 )
@@ -297,6 +395,24 @@ def test_class_names_in_chinese_reach_every_file(pellucid_command: Any, tmp_path
     assert [row["class"] for row in document["per_class"]] == ["向日葵", "玫瑰"]
     assert (Path(document["run"]) / "confusion.png").is_file()
     assert pellucid_command("predict", document["run"], data / "玫瑰" / "0.png", "--json").code == 0
+
+
+def test_chinese_names_on_a_terminal_that_has_no_such_letters(tmp_path: Path) -> None:
+    """Nor any font: the run ends well, says what its plots show instead, and its files hold the names as they are."""
+    data = folder_of_colours(tmp_path / "花 图", "玫瑰", "向日葵", n=12)
+    poor = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    process = _run("train", str(data), "--size", "16", *QUICK, "--out", "跑", "--json", **poor)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    document = json.loads(out)
+    assert [row["class"] for row in document["per_class"]] == ["向日葵", "玫瑰"]
+    assert document["notes"] == [note for note in document["notes"] if "no installed font" in note]
+    config = json.loads((tmp_path / "跑" / "bundle" / "config.json").read_text("utf-8"))
+    assert config["id2label"] == {"0": "向日葵", "1": "玫瑰"}
+    process = _run("predict", "跑", str(data / "玫瑰" / "0.png"), "--json", **poor)
+    out, err = process.communicate(timeout=120)
+    assert set(json.loads(out)["probabilities"]) == {"向日葵", "玫瑰"}
 
 
 def _run(*arguments: str, **settings: str) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pellucid.data.augment import gather
 from pellucid.data.batches import Batches, cuts, order
 from pellucid.data.mix import Mixed, gather_mixed
 from pellucid.data.preprocess import Preprocess
@@ -110,3 +111,54 @@ def test_pictures_fetched_when_wanted_give_the_same_batches(augment: tuple[str, 
             assert torch.equal(x_nhwc, again_nhwc)
             assert all(torch.equal(a, b) for a, b in zip(target, other, strict=True))
     assert set(fetched.asked) == set(range(n))
+
+
+def lopsided(*augment: str, batch_size: int = 8, n: int = 64) -> Batches:
+    """Noise, a class of 4 pictures and one of all the others."""
+    pixels = torch.randint(0, 256, (n, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    preprocess = Preprocess(size=(8, 8), resize="crop", channels=1, mean=(0.4,), std=(1.0,))
+    labels = (torch.arange(n) < 4).long()
+    return Batches(pixels, labels, preprocess, augment, batch_size=batch_size, seed=5, balanced=True)
+
+
+def test_balanced_an_epoch_has_as_many_pictures_and_each_class_as_often() -> None:
+    drawn = lopsided()
+    for epoch in range(3):
+        steps = list(drawn.epoch(epoch))
+        assert len(steps) == len(drawn) == 8
+        labels = torch.cat([target for _, target in steps if isinstance(target, torch.Tensor)])
+        assert torch.bincount(labels).tolist() == [32, 32]
+        # Mixed, not class after class.
+        assert all(0 < int(target.sum()) < 8 for _, target in steps if isinstance(target, torch.Tensor))
+
+
+def test_balanced_batches_are_cut_and_taken_up_anywhere() -> None:
+    for changes in ((), ("shift", "noise"), ("mixup",)):
+        whole = list(lopsided(*changes).epoch(2))
+        again = list(lopsided(*changes).epoch(2, first=3))
+        assert all(torch.equal(x, y) for (x, _), (y, _) in zip(whole[3:], again, strict=True))
+        other = torch.cat([x for x, _ in lopsided(*changes, batch_size=5).epoch(2)])
+        assert torch.equal(torch.cat([x for x, _ in whole]), other)
+
+
+def test_a_picture_drawn_again_in_an_epoch_is_changed_anew() -> None:
+    drawn = lopsided("shift", "noise")
+    index_n, before_n = drawn.drawn(0)
+    assert isinstance(before_n, np.ndarray)
+    x_nhwc = torch.cat([x for x, _ in drawn.epoch(0)])
+    same = x_nhwc[torch.from_numpy(index_n == 2)]
+    assert len(same) == 8
+    assert len({picture.numpy().tobytes() for picture in same}) == 8
+    # What it is changed into is what any run makes of it when it is seen for that time.
+    for at in range(len(index_n)):
+        alone = gather(drawn.pixels_nhwc, index_n[at : at + 1], drawn.augment, 5, int(before_n[at]), (0.4,))
+        assert torch.equal(x_nhwc[at], alone[0])
+
+
+def test_second_pictures_of_a_mixture_are_balanced_too() -> None:
+    labels = []
+    for epoch in range(30):
+        for _, target in lopsided("mixup").epoch(epoch):
+            assert isinstance(target, Mixed)
+            labels.append(target.partner_labels_n)
+    assert abs(float(torch.cat(labels).float().mean()) - 0.5) < 0.05

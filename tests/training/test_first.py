@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager
 
 from pellucid import draw
 from pellucid.data.batches import Batches
 from pellucid.data.mix import Mixed
 from pellucid.data.preprocess import Preprocess
-from pellucid.training.first import captions, show_first
+from pellucid.training.first import captions, drawable, show_first
 
 
 def batches(*augment: str) -> Batches:
@@ -57,3 +59,23 @@ def test_a_fault_of_the_drawing_does_not_cost_the_run(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(draw, "contact_sheet", broken)
     show_first(tmp_path, batches("flip"), "abc", None)
+
+
+def test_names_that_no_font_has_are_numbered_as_in_the_confusion_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The letters of Linear A are in no font that comes along: of the sheet's captions, 𐘀 would be the first or so."""
+    home = Path(mpl.get_data_path())
+    entries = [entry for entry in font_manager.fontManager.ttflist if home in Path(entry.fname).parents]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_args, **_kwargs: [])
+    classes = ["cat", "$5", "\U00010600", "#1"]
+    assert drawable(classes) == ["cat", "$5", "#2", "#1"]
+    note = draw.confusion(np.eye(4, dtype=np.int64), classes, tmp_path / "confusion.png")
+    assert note is not None
+    assert "#2 for" in note
+    drawn: list[str] = []
+    monkeypatch.setattr(draw, "contact_sheet", lambda _images, texts, _path: drawn.extend(texts))
+    show_first(tmp_path, batches("flip"), classes, None)
+    assert "#2" in drawn
+    assert "\U00010600" not in drawn

@@ -26,6 +26,9 @@ EPOCH_KEYS = [
     "val_loss",
     "val_accuracy",
     "val_auc",
+    "val_accuracy_low",
+    "val_accuracy_high",
+    "val_balanced_accuracy",
     "lr",
     "seconds",
     "images_per_second",
@@ -385,7 +388,8 @@ def test_the_average_is_what_is_evaluated_and_kept_and_survives_an_interruption(
 
 
 @pytest.mark.parametrize(
-    "settings", [{"loss": "focal"}, {"loss": "mse"}, {"balance": "weights"}, {"batch_size": "all"}]
+    "settings",
+    [{"loss": "focal"}, {"loss": "mse"}, {"balance": "weights"}, {"balance": "sample"}, {"batch_size": "all"}],
 )
 def test_each_of_these_trains(tmp_path: Path, small: Recipe, settings: dict[str, Any]) -> None:
     rows = lines(finish(run(settle(small, epochs=3, **settings), out=tmp_path / "run")).folder)

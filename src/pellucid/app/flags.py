@@ -41,6 +41,8 @@ class Train(Recipe):
     """Print the recipe as a TOML file to edit, and stop."""
     resume: str = ""
     """Go on with this run; no other flag."""
+    seeds: int | None = None
+    """Train this many seeds: mean ± sd."""
     measure: bool = False
     """Measure the engine again."""
     accept: tuple[Fault, ...] = ()
@@ -58,15 +60,30 @@ class Train(Recipe):
 
 @dataclass(frozen=True)
 class Eval:
-    """How good a trained network is on labelled pictures: on test if DATA has it, else on val."""
+    """How good a trained network is on labelled pictures: on test if DATA has it, else on val.
+
+    pellucid eval RUN DATA; or pellucid eval A B DATA: whether two runs differ, on pictures that neither was trained on.
+    """
 
     run: Run
     """A run folder, or a bundle."""
-    data: Annotated[str, tyro.conf.Positional]
-    """A folder, a CSV file or a name, as for train."""
+    second: Annotated[str, tyro.conf.Positional]
+    """DATA, a folder, a CSV file or a name, as for train; or a second run, to be compared with the first."""
+    third: Annotated[str, tyro.conf.Positional] = ""
+    """DATA, behind two runs."""
     split: Literal["auto", "train", "val", "test"] = "auto"
     """Which pictures; auto is test, else val, and never a training picture."""
     json: Json = False
+
+    @property
+    def data(self) -> str:
+        """Where the pictures are: the last of what was named."""
+        return self.third or self.second
+
+    @property
+    def other(self) -> str | None:
+        """The run to compare with, if two were named."""
+        return self.second if self.third else None
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from pellucid import nets
 from pellucid.bundle.head import head_of
 from pellucid.data.audit import counted
 from pellucid.data.source import Understanding
-from pellucid.training import Audited, Epoch, Event, Reading, Run, Started, Understood
+from pellucid.scores import wilson
+from pellucid.training import Audited, Epoch, Event, Reading, Run, Seeding, Seeds, Started, Understood
 from pellucid.training import Progress as Step
+from pellucid.training.lopsided import lopsided
 from pellucid.training.prepare import Task
+from pellucid.training.seeds import SEEDS
 
 #: Classes listed by name; of more, these and a count.
 LISTED = 12
@@ -34,6 +37,9 @@ class Show:
         self.epochs = 0
         self._bar: Progress | None = None
         self._row: TaskID | None = None
+        self._counts: dict[str, int] = {}
+        self._again = False
+        """Whether this is one of several runs, and not the first: what is as it was is not said again."""
 
     def __enter__(self) -> Self:
         """Nothing is shown yet."""
@@ -44,7 +50,7 @@ class Show:
         if self._bar is not None:
             self._bar.stop()
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Event | Seeding | Seeds) -> None:
         """Show one event."""
         match event:
             case Understood():
@@ -61,12 +67,19 @@ class Show:
                 self._epoch(event)
             case Run():
                 self._run(event)
+            case Seeding():
+                self._seeding(event)
+            case Seeds():
+                self._seeds(event)
 
     def _print(self, *parts: Any) -> None:
         self.console.print(*parts, soft_wrap=True)
 
     def _understood(self, task: Task) -> None:
         source, about, recipe = task.source, task.understanding, task.recipe
+        self._counts = about.counts["train"]
+        if self._again:
+            return
         self._print(f"data     {source.name if source.kind == 'named' else source.place}")
         self._print(f"classes  {_classes(about)}")
         held = f"{recipe.pictures.val:.0%} of train, stratified" if task.val_split_off else "the data's own"
@@ -82,6 +95,10 @@ class Show:
         if len(event.left_out) > LISTED:
             self._print(f"left out {len(event.left_out) - LISTED:,} more; skipped.csv has all")
         recipe = event.recipe
+        self.epochs = recipe.optimisation.epochs or 0
+        if self._again:
+            self._print(f"run      {event.folder}")
+            return
         summary = nets.summary(event.model, event.image)
         self._print("")
         self.console.print(_layers(summary, event.image))
@@ -111,7 +128,6 @@ class Show:
             )
         self._print(f"run      {event.folder}")
         self._print("")
-        self.epochs = optimisation.epochs or 0
 
     def _reading(self, event: Reading) -> None:
         self._live("reading pictures", event.done, event.total, "")
@@ -156,15 +172,19 @@ class Show:
         if "train_accuracy" in row:
             right = f"{right} (mixed) {row['train_accuracy']:.3f} (unmixed)"
         auc = "" if row["val_auc"] is None else f"  auc {row['val_auc']:.3f}"
+        # Lines of a run that an older version began have no interval.
+        low, high = row.get("val_accuracy_low"), row.get("val_accuracy_high")
+        between = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
         self._print(
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  accuracy "
-            f"{right}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{auc}  |  "
+            f"{right}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{between}{auc}  |  "
             f"{row['images_per_second']:,.0f} images/s  {_time(row['seconds'])}{'  best' if event.best else ''}"
         )
 
     def _run(self, run: Run) -> None:
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
         for note in run.notes:
             self._print(f"note     {note}")
         self._print("")
@@ -174,9 +194,44 @@ class Show:
         on = "" if head is None else f"{head.kind} on "
         weights = f"the weights of epoch {run.epoch}" if run.epoch or head is None else "the weights as they came"
         self._print(f"{sentence(run.scores, 'val')}, {on}{weights}")
+        self._print(balanced_sentence(run.scores))
+        # A finished run that is only shown again has read no training pictures; val was held out in their shares.
+        if lopsided(self._counts or {row["class"]: row["support"] for row in run.scores["per_class"]}):
+            self._print(f"recall   {_recalls(run.scores)}")
         if run.folder.joinpath("curves.png").exists():
             self._print(f"look at  {run.folder / 'curves.png'}, confusion.png, errors.csv")
         self._print(f"next     pellucid predict {run.folder} PICTURE...")
+
+    def _seeding(self, event: Seeding) -> None:
+        self._again = event.number > 1
+        if self._again:
+            self._print("")
+        self._print(f"seed     {event.seed} ({event.number} of {event.count})")
+
+    def _seeds(self, found: Seeds) -> None:
+        document = found.to_json()
+        self._print("")
+        if found.stopped:
+            self._print(
+                f"stopped, {len(found.runs)} of {len(found.seeds)} runs done; go on with: pellucid train --resume "
+                f"{found.folder}"
+            )
+        for figure, name in (("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"), ("auc", "ROC-AUC")):
+            if document[figure] is not None:
+                self._print(f"{name} {_spread(document[figure])}")
+        listed = ", ".join(
+            f"{row['accuracy']:.3f} ({row['accuracy_low']:.3f} to {row['accuracy_high']:.3f})"
+            for row in document["runs"]
+        )
+        self._print(f"accuracy of each run on val: {listed}" if listed else "")
+        self._print(f"look at  {found.folder / SEEDS}")
+
+
+def _spread(figure: dict[str, Any]) -> str:
+    return (
+        f"{figure['mean']:.3f} ± {figure['sd']:.3f} on val (mean ± sd of {figure['n']} seeds; 95 % interval of the "
+        f"mean {figure['low']:.3f} to {figure['high']:.3f})"
+    )
 
 
 def sentence(scores: dict[str, Any], split: str) -> str:
@@ -185,6 +240,29 @@ def sentence(scores: dict[str, Any], split: str) -> str:
         f"accuracy {scores['accuracy']:.3f} on {split} (95 % interval {scores['accuracy_low']:.3f} to "
         f"{scores['accuracy_high']:.3f}, n = {scores['n']:,}; always the commonest class: {scores['baseline']:.3f})"
     )
+
+
+def balanced_sentence(scores: dict[str, Any]) -> str:
+    """Balanced accuracy with its interval."""
+    if scores["balanced_accuracy"] is None:
+        return "balanced accuracy –"
+    said = f"balanced accuracy {scores['balanced_accuracy']:.3f}"
+    if "balanced_accuracy_low" not in scores:  # of a run that an older version finished
+        return said
+    low, high = scores["balanced_accuracy_low"], scores["balanced_accuracy_high"]
+    return f"{said} (95 % interval {low:.3f} to {high:.3f})"
+
+
+def _recalls(scores: dict[str, Any]) -> str:
+    """How much is found of each class, the least found first."""
+    rows = sorted((row for row in scores["per_class"] if row["support"]), key=lambda row: float(row["recall"]))
+    listed = [
+        f"{row['class']} {row['recall']:.3f} ({low:.3f} to {high:.3f}, n = {row['support']:,})"
+        for row in rows[:LISTED]
+        for low, high in [wilson(round(row["recall"] * row["support"]), row["support"])]
+    ]
+    more = f", and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    return f"{', '.join(listed)}{more}"
 
 
 def _layers(summary: nets.Summary, image: tuple[int, ...]) -> Table:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from pellucid.app.cli import INTERRUPTED
 from pellucid.app.flags import Train
 from pellucid.app.show import Show
 from pellucid.errors import UsageError
 from pellucid.recipe import to_toml
-from pellucid.training import Run, resume, run
+from pellucid.training import Event, Run, Seeding, Seeds, is_set, resume, resume_seeds, run, run_seeds
 from pellucid.training.pictures import Terms
 
 
@@ -20,21 +21,12 @@ def main(options: Train) -> int:
         return 0
     if options.resume:
         _refuse_another_beginning(options)
-    events = (
-        resume(options.resume)
-        if options.resume
-        else run(
-            options.the_recipe(),
-            out=options.out or None,
-            measure=options.measure,
-            terms=Terms(options.accept, options.max_bad, not options.no_cache),
-        )
-    )
-    result: Run | None = None
+    result: Run | Seeds | None = None
     with Show(to_stderr=options.json) as show:
-        for event in events:
+        for event in _events(options):
             show.event(event)
-            if isinstance(event, Run):
+            # Of several runs the last event is the whole set's.
+            if isinstance(event, (Run, Seeds)):
                 result = event
     assert result is not None
     if options.json:
@@ -42,8 +34,24 @@ def main(options: Train) -> int:
     return INTERRUPTED if result.stopped else 0
 
 
+def _events(options: Train) -> Iterator[Event | Seeding | Seeds]:
+    """What is to happen: one run or several, new or gone on with."""
+    terms = Terms(options.accept, options.max_bad, not options.no_cache)
+    if options.resume:
+        return resume_seeds(options.resume, terms=terms) if is_set(options.resume) else resume(options.resume)
+    recipe, out = options.the_recipe(), options.out or None
+    if options.seeds is not None:
+        return run_seeds(recipe, options.seeds, out=out, measure=options.measure, terms=terms)
+    return run(recipe, out=out, measure=options.measure, terms=terms)
+
+
 def _refuse_another_beginning(options: Train) -> None:
     """A run that goes on has begun already, and its recipe stands in its folder."""
+    if options.seeds is not None:
+        raise UsageError(
+            f"--seeds {options.seeds} does not go with --resume, which follows what {options.resume} was begun with; "
+            "leave --seeds away"
+        )
     given = {
         "--weights": options.weights,
         "--freeze": options.freeze,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pellucid.bundle.comparison import compare
 from pellucid.bundle.evaluation import evaluate
 from pellucid.bundle.folder import load, save, verify
 from pellucid.bundle.recogniser import Prediction, Recogniser, infer
 
-__all__ = ["Prediction", "Recogniser", "evaluate", "infer", "load", "save", "verify"]
+__all__ = ["Prediction", "Recogniser", "compare", "evaluate", "infer", "load", "save", "verify"]

@@ -55,7 +55,7 @@ Tells {len(recogniser.classes)} classes apart: {", ".join(_cell(name) for name i
 - Validation accuracy {_share(val["accuracy"])} (95 % interval {_share(val["accuracy_low"])} to
   {_share(val["accuracy_high"])}, n = {val["n"]:,}); always naming the commonest class would give
   {_share(val["baseline"])}.{chosen}
-
+{_balanced(val)}
 | class | precision | recall | F1 | pictures |
 |---|---|---|---|---|
 {rows}
@@ -66,6 +66,17 @@ import pellucid
 print(pellucid.load("path/to/this/folder").predict(["picture.jpg"]))
 ```
 """
+
+
+def _balanced(val: Mapping[str, Any]) -> str:
+    """The line on the balanced accuracy, where the evaluation has it with its interval."""
+    low, high = val.get("balanced_accuracy_low"), val.get("balanced_accuracy_high")
+    if low is None or high is None:
+        return ""
+    return (
+        "- Balanced accuracy, in which a rare class counts as much as a common one: "
+        f"{_share(val['balanced_accuracy'])} (95 %\n  interval {_share(low)} to {_share(high)}).\n"
+    )
 
 
 def _share(value: float | None) -> str:

@@ -40,8 +40,8 @@ def evaluate(
     """Evaluate a run on labelled pictures: `test` if the data has it, else `val`; training pictures only if asked.
 
     Returns the object that `pellucid eval --json` prints: data, split, n, loss, accuracy, accuracy_low, accuracy_high
-    (95 %, Wilson), baseline, balanced_accuracy, auc, per_class, confusion; and `why`, a sentence on the choice of
-    pictures. Labels are matched by name.
+    (95 %, Wilson), baseline, balanced_accuracy, balanced_accuracy_low, balanced_accuracy_high, auc, per_class,
+    confusion; and `why`, a sentence on the choice of pictures. Labels are matched by name.
 
     Raises DataError for data that holds no such pictures, or a class that the network does not know.
     """

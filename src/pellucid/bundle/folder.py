@@ -111,7 +111,11 @@ def find(run: str | os.PathLike[str]) -> Path:
         raise DataError(
             f"{run}: no such folder; RUN is a folder that `pellucid train` made, such as runs/digits-lenet5-1"
         )
-    raise DataError(f"{run}: no trained model in this folder; expected bundle/config.json and bundle/model.safetensors")
+    below = sorted(run.glob("*/bundle/config.json"))
+    hint = f"; did you mean one of the runs in it, such as {below[0].parent.parent}?" if below else ""
+    raise DataError(
+        f"{run}: no trained model in this folder; expected bundle/config.json and bundle/model.safetensors{hint}"
+    )
 
 
 def verify(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> float:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pellucid.data.augment import gather
+from pellucid.data.augment.draws import of_some
+from pellucid.data.balance import Deal
 from pellucid.data.images import Lazy
 from pellucid.data.mix import Target, gather_mixed, mixes
 from pellucid.data.preprocess import Preprocess
@@ -50,6 +53,25 @@ class Batches:
     augment: tuple[str, ...]
     batch_size: int
     seed: int
+    balanced: bool = False
+    """Whether each class is drawn equally often; an epoch is then as many pictures, but some of them twice."""
+
+    @cached_property
+    def deal(self) -> Deal | None:
+        """What is drawn from, where classes are balanced."""
+        return Deal.of(self.labels_n.cpu().numpy()) if self.balanced else None
+
+    def drawn(self, epoch: int) -> tuple[NDArray[np.int64], int | NDArray[np.int64]]:
+        """The pictures of an epoch in their order, and the epoch that their random changes are of.
+
+        Where classes are balanced that is, for each, how often it was drawn before: no two times alike.
+        """
+        n = len(self.labels_n)
+        order_n = order(self.seed, epoch, n)
+        if self.deal is None:
+            return order_n, epoch
+        index_n, before_n = self.deal.epoch(self.seed, epoch, n)
+        return index_n[order_n], before_n[order_n]
 
     @property
     def device(self) -> torch.device:
@@ -66,15 +88,15 @@ class Batches:
         Where mixup or cutmix is among the changes, `Mixed` stands for the labels.
         """
         n = len(self.labels_n)
-        order_n = order(self.seed, epoch, n)
+        order_n, look = self.drawn(epoch)
         mean = self.preprocess.mean
         for cut in cuts(n, self.batch_size)[first:]:
-            index_n = order_n[cut]
+            index_n, when = order_n[cut], of_some(look, cut)
             if mixes(self.augment):
                 x_nhwc, mixed = gather_mixed(
-                    self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, epoch, mean
+                    self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, when, mean, self.deal
                 )
                 yield x_nhwc.to(self.device), mixed
                 continue
-            x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, epoch, mean)
+            x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, when, mean)
             yield x_nhwc.to(self.device), self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.device))

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.data.augment import GREY, gather
-from pellucid.data.augment.draws import Draws, Stream
+from pellucid.data.augment.draws import Draws, Stream, of_some
 from pellucid.data.augment.geometry import rounded
 from pellucid.data.augment.pixels import inside, per_picture, span
+from pellucid.data.balance import Deal
 from pellucid.data.images import Lazy
 
 #: Mixup's λ is distributed as Beta(MIXUP, MIXUP). Small: most pictures stay nearly what they are.
@@ -64,10 +65,14 @@ def mixes(changes: Sequence[str]) -> bool:
     return "mixup" in changes or "cutmix" in changes
 
 
-def plan(draws: Draws, pictures: int, size: tuple[int, int], changes: Sequence[str]) -> Plan:
-    """What is mixed into each picture of a training set of so many, of this height and width."""
+def plan(draws: Draws, pictures: int, size: tuple[int, int], changes: Sequence[str], deal: Deal | None = None) -> Plan:
+    """What is mixed into each picture of a training set of so many, of this height and width.
+
+    Any picture alike, or with `deal` any class alike.
+    """
     N = len(draws.index_n)
-    partner_n = np.floor(draws.unit(Stream.PARTNER) * pictures).astype(np.int64)
+    unit_n = draws.unit(Stream.PARTNER)
+    partner_n = np.floor(unit_n * pictures).astype(np.int64) if deal is None else deal.pick(unit_n)
     share_n = np.ones(N)
     box_n4 = np.zeros((N, 4), np.int64)
     if "mixup" in changes:
@@ -97,23 +102,25 @@ def gather_mixed(
     index_n: NDArray[np.int64],
     changes: Sequence[str],
     seed: int,
-    epoch: int,
+    epoch: int | NDArray[np.int64],
     mean: Sequence[float] = GREY,
+    deal: Deal | None = None,
 ) -> tuple[torch.Tensor, Mixed]:
     """The pictures at `index_n`, changed and mixed (uint8 NHWC), and what they show; arguments as for `gather`.
 
-    `pixels_nhwc` and `labels_n` are the whole training set's. Mixtures are rounded to grey levels, as files are: the
-    network sees an error of 0.3 levels where the pictures themselves vary by fifty.
+    `deal` is as for `plan`; `pixels_nhwc` and `labels_n` are the whole training set's. Mixtures are rounded to grey
+    levels, as files are: the network sees an error of 0.3 levels where the pictures themselves vary by fifty.
     """
     N, H, W, _ = pixels_nhwc.shape
-    planned = plan(Draws(seed, epoch, index_n), N, (H, W), changes)
+    planned = plan(Draws(seed, epoch, index_n), N, (H, W), changes, deal)
     x_nhwc = gather(pixels_nhwc, index_n, changes, seed, epoch, mean)
     device = x_nhwc.device
     is_cut_n = planned.box_n4.any(axis=1)
     for which_n, mix in ((is_cut_n, _pasted), (~is_cut_n, _blended)):
         chosen_n = np.flatnonzero(which_n & (planned.share_n < 1))
         if len(chosen_n):
-            other_nhwc = gather(pixels_nhwc, planned.partner_n[chosen_n], changes, seed, epoch, mean)
+            their_epoch = of_some(epoch, chosen_n)
+            other_nhwc = gather(pixels_nhwc, planned.partner_n[chosen_n], changes, seed, their_epoch, mean)
             place_n = torch.from_numpy(chosen_n).to(device)
             part = Plan(planned.partner_n[chosen_n], planned.share_n[chosen_n], planned.box_n4[chosen_n])
             x_nhwc.index_copy_(0, place_n, mix(x_nhwc.index_select(0, place_n), other_nhwc, part))

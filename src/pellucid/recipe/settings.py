@@ -14,7 +14,7 @@ from pellucid.recipe.plain import from_plain
 Augmentation = Literal[
     "shift", "flip", "crop", "rotate", "trivial", "colour", "blur", "noise", "cutout", "mixup", "cutmix"
 ]
-Balance = Literal["none", "weights"]
+Balance = Literal["none", "weights", "sample"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 HeadKind = Literal["svm", "tree", "forest", "knn"]
 Layout = Literal["auto", "nchw", "nhwc"]
@@ -116,7 +116,7 @@ class Optimisation:
     loss: Loss = "cross-entropy"
     """custom: of pellucid.train(loss=...)."""
     balance: Balance = "none"
-    """weights: a rare class counts for more."""
+    """A rare class counts for more (weights), or is drawn as often as any (sample)."""
     monitor: Monitor = "val_accuracy"
     """Says which epoch is best; drives plateau and --patience."""
     patience: int | None = None
@@ -138,8 +138,11 @@ class Optimisation:
             )
         if self.lr_decay_by_depth is not None:
             _between("--lr-decay-by-depth", self.lr_decay_by_depth, 0, 1, low_open=True)
-        if self.balance != "none" and self.loss in {"mse", "custom"}:
-            raise UsageError(f"--balance {self.balance} weighs cross-entropy or focal, not --loss {self.loss}")
+        if self.balance == "weights" and self.loss in {"mse", "custom"}:
+            raise UsageError(
+                f"--balance weights weighs cross-entropy or focal, not --loss {self.loss}; --balance sample goes with "
+                "any loss"
+            )
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -310,6 +313,11 @@ class Recipe:
         if self.head not in get_args(HeadKind):
             raise UsageError(f"--head {self.head!r} is not known: {did_you_mean(str(self.head), get_args(HeadKind))}")
         rules = self.optimisation
+        if rules.balance != "none":
+            raise UsageError(
+                f"--balance {rules.balance} does not reach --head {self.head}, which is fitted on each training "
+                "picture once: leave one away"
+            )
         tuning: dict[str, object] = {"--freeze": self.freeze, "--lr-decay-by-depth": rules.lr_decay_by_depth}
         if self.head_alone:
             tuning |= {"--epochs": rules.epochs, "--lr": rules.lr, "--patience": rules.patience}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pellucid.training.api import find_rate, train
 from pellucid.training.events import Audited, Epoch, Event, Progress, Reading, Run, Started, Understood
 from pellucid.training.runs import resume, run
+from pellucid.training.seeds import Seeding, Seeds, is_set, resume_seeds, run_seeds
 from pellucid.training.sweep import Sweep
 
 __all__ = [
@@ -14,11 +15,16 @@ __all__ = [
     "Progress",
     "Reading",
     "Run",
+    "Seeding",
+    "Seeds",
     "Started",
     "Sweep",
     "Understood",
     "find_rate",
+    "is_set",
     "resume",
+    "resume_seeds",
     "run",
+    "run_seeds",
     "train",
 ]

@@ -30,13 +30,24 @@ def show_first(folder: Path, batches: Batches, classes: Sequence[str], found: Sw
     try:
         if batches.augment:
             x_nhwc, target = next(dataclasses.replace(batches, batch_size=SHEET).epoch(0))
-            draw.contact_sheet(x_nhwc[:SHEET].cpu().numpy(), captions(target, classes)[:SHEET], folder / "pictures.png")
+            texts = captions(target, drawable(classes))[:SHEET]
+            draw.contact_sheet(x_nhwc[:SHEET].cpu().numpy(), texts, folder / "pictures.png")
         if found is not None:
             draw.sweep(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr.png")
     except PellucidError:
         raise
     except Exception:  # noqa: BLE001 - a fault of the drawing library must not cost the run
         return
+
+
+def drawable(classes: Sequence[str]) -> list[str]:
+    """The classes' names; `#3` for number 3 where no font has its letters.
+
+    The same numbers as in confusion.png, so that what the run says about that plot holds for this one too: the sheet by
+    itself would count its own captions.
+    """
+    shown = draw.readable(classes).labels
+    return [f"#{k}" if shown[k] == f"#{k}" else name for k, name in enumerate(classes)]
 
 
 def captions(target: Target, classes: Sequence[str]) -> list[str]:

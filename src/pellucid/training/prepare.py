@@ -23,6 +23,7 @@ from pellucid.errors import DataError, UsageError
 from pellucid.nets.initialise import read_initialiser
 from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs, usual_rate
 from pellucid.training.distil import Teacher, open_teacher
+from pellucid.training.lopsided import suggestion
 from pellucid.training.misfits import refuse_misfits
 from pellucid.training.pretrained import begin, colours, follow, normalised
 
@@ -87,6 +88,7 @@ def prepare(recipe: Recipe, model: nn.Module | None = None, *, mismatch: bool = 
     known_already = sum(digest in seen for digest in digests(val)) if seen else 0
     if known_already:
         notes += (f"{known_already:,} of the {len(val):,} val pictures were trained on before: val flatters",)
+    notes += suggestion(recipe, [source.classes[label] for label in train.labels.tolist()])
     augment = () if recipe.head_alone else recipe.pictures.augment
     recipe = settle(
         recipe,

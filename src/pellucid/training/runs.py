@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ CLEAN = 1000
 def run(
     recipe: Recipe,
     *,
-    out: str | Path | None = None,
+    out: str | Path | Callable[[Recipe], Path] | None = None,
     model: nn.Module | None = None,
     loss: Loss | None = None,
     measure: bool = False,
@@ -71,15 +71,15 @@ def run(
 ) -> Iterator[Event]:
     """Train by a recipe into a new run folder; the last event is the `Run`.
 
-    `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`. `model` and `loss` are one's own;
-    `measure` repeats the engine's measurement though one is remembered; `terms` say what faults of the data are put up
-    with. SIGINT or SIGTERM stops after a step and saves.
+    `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`; or a function of the finished recipe that
+    makes it. `model` and `loss` are one's own; `measure` repeats the engine's measurement though one is remembered;
+    `terms` say what faults of the data are put up with. SIGINT or SIGTERM stops after a step and saves.
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
     """
     recipe = _named(recipe, model, loss)
-    out = None if out is None else _free(Path(out))
+    wanted = out if callable(out) or out is None else _free(Path(out))
     terms = terms or Terms()
     task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
@@ -96,7 +96,10 @@ def run(
         lr=training.recipe.optimisation.lr,
     )
     task = dataclasses.replace(task, recipe=recipe)
-    folder = new_folder(Path("runs"), name_of(recipe)) if out is None else make_folder(out)
+    if wanted is None:
+        folder = new_folder(Path("runs"), name_of(recipe))
+    else:
+        folder = make_folder(wanted(recipe) if callable(wanted) else wanted)
     write_json(folder / "environment.json", environment())
     write_record(folder, _record(task, train, val))
     write_skipped(folder, shown.skipped)
@@ -189,6 +192,7 @@ def _set_up(
         tuple(recipe.pictures.augment or ()),
         _batch_size(recipe, len(train.labels)),
         recipe.seed,
+        balanced=recipe.optimisation.balance == "sample",
     )
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
@@ -342,6 +346,9 @@ class _Session:
             "val_loss": self._val_loss(logits_nk),
             "val_accuracy": scores["accuracy"],
             "val_auc": scores["auc"],
+            "val_accuracy_low": scores["accuracy_low"],
+            "val_accuracy_high": scores["accuracy_high"],
+            "val_balanced_accuracy": scores["balanced_accuracy"],
         }
         if mixes(self.training.batches.augment):
             row["train_accuracy"] = self._clean_accuracy()

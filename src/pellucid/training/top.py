@@ -28,4 +28,5 @@ def put_on_head(recogniser: Recogniser, recipe: Recipe, train: Shown, scores: Ma
     if recipe.head_alone:
         # The last layer may be one that has learnt nothing yet, and no standard to measure by.
         return (said,)
-    return (f"{said}; the network's own last layer has accuracy {scores['accuracy']:.3f} on val",)
+    between = f"(95 % interval {scores['accuracy_low']:.3f} to {scores['accuracy_high']:.3f})"
+    return (f"{said}; the network's own last layer has accuracy {scores['accuracy']:.3f} on val {between}",)

@@ -66,7 +66,7 @@ def gather(
     index_n: NDArray[np.int64],
     changes: Sequence[str],
     seed: int,
-    epoch: int,
+    epoch: int | NDArray[np.int64],
     mean: Sequence[float] = GREY,
 ) -> torch.Tensor:
     """The pictures at `index_n`, changed at random: uint8 NHWC in, uint8 NHWC out, on the pictures' device.
@@ -74,7 +74,8 @@ def gather(
     Pictures that are fetched when they are wanted come out in the processor's memory.
 
     `changes` are names of `pellucid.recipe.Augmentation`, made in the order of ORDER; mixup and cutmix are passed over
-    here. `mean` is the pictures' mean from 0 to 1, one number or one a channel: what cutout leaves.
+    here. `epoch` may be one for each picture. `mean` is the pictures' mean from 0 to 1, one number or one a channel:
+    what cutout leaves.
 
     Raises UsageError for a change of another name.
     """

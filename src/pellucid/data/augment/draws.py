@@ -42,22 +42,24 @@ class Stream(IntEnum):
     CUTMIX_SHARE = auto()
     CUTMIX_Y = auto()
     CUTMIX_X = auto()
+    DEAL = auto()
 
 
-def uniform(seed: int, epoch: int, index_n: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
+def uniform(seed: int, epoch: int | NDArray[np.int64], index_n: NDArray[np.int64], stream: int) -> NDArray[np.float64]:
     """A random number in [0, 1) for each picture, the same whenever it is asked for.
 
-    SplitMix64 (Steele, Lea and Flood 2014) over the four arguments, one after the other.
+    `epoch` may be one for each picture. SplitMix64 (Steele, Lea and Flood 2014) over the four arguments, one after the
+    other.
     """
     return (_hashed(seed, epoch, index_n, stream) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _hashed(seed: int, epoch: int, index_n: NDArray[np.int64], stream: int) -> NDArray[np.uint64]:
+def _hashed(seed: int, epoch: int | NDArray[np.int64], index_n: NDArray[np.int64], stream: int) -> NDArray[np.uint64]:
     # The index is scrambled before the epoch is added, or a picture would repeat what the one before it will be an
     # epoch later.
     state_n = _mix(index_n.astype(np.uint64))
     for word in (epoch, stream, seed):
-        state_n = _mix(state_n + np.uint64(word))
+        state_n = _mix(state_n + np.asarray(word).astype(np.uint64))
     return state_n
 
 
@@ -73,7 +75,8 @@ class Draws:
     """The random numbers of some pictures in one epoch."""
 
     seed: int
-    epoch: int
+    epoch: int | NDArray[np.int64]
+    """Or, where some pictures are seen more often than others, how often each was seen before."""
     index_n: NDArray[np.int64]
     """Which pictures, as places in the training set."""
     place_n: NDArray[np.int64] | None = None
@@ -110,4 +113,10 @@ class Draws:
 
     def __getitem__(self, which: NDArray[np.int64]) -> Draws:
         """Those of some of these pictures, by their place among them."""
-        return Draws(self.seed, self.epoch, self.index_n[which], None if self.place_n is None else self.place_n[which])
+        places = None if self.place_n is None else self.place_n[which]
+        return Draws(self.seed, of_some(self.epoch, which), self.index_n[which], places)
+
+
+def of_some(epoch: int | NDArray[np.int64], which: NDArray[np.int64] | slice) -> int | NDArray[np.int64]:
+    """The epoch of some pictures, by their place: their own, or the one that all share."""
+    return epoch if isinstance(epoch, int) else epoch[which]
