@@ -237,7 +237,7 @@ def test_several_seeds_give_mean_and_deviation(pellucid_command: Any, tmp_path: 
 
 def test_lopsided_classes_are_pointed_out_and_their_recall_is_told(pellucid_command: Any, tmp_path: Path) -> None:
     data = folder_of_colours(tmp_path / "d", "many", n=60)
-    folder_of_colours(data, "few", n=8)
+    folder_of_colours(data, "few", n=8, seed=1)
     quick = [*QUICK, "--size", "8", "--val", "0.25"]
     answer = pellucid_command("train", data, *quick, "--out", "run")
     assert answer.code == 0

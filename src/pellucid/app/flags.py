@@ -48,9 +48,9 @@ class Train(Recipe):
     accept: tuple[Fault, ...] = ()
     """Faults of the data that are put up with."""
     max_bad: float = 0.01
-    """The share of files that may be unusable."""
+    """Share of files that may be bad."""
     no_cache: bool = False
-    """Keep no decoded pictures on the disk."""
+    """Keep no decoded pictures."""
     json: Json = False
 
     def the_recipe(self) -> Recipe:
@@ -156,9 +156,9 @@ class Check:
     accept: tuple[Fault, ...] = ()
     """Faults that are put up with, as for train."""
     max_bad: float = 0.01
-    """The share of files that may be unusable."""
+    """Share of files that may be bad."""
     no_cache: bool = False
-    """Keep no decoded pictures on the disk."""
+    """Keep no decoded pictures."""
     json: Json = False
 
 
