@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Iterable
@@ -10,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from pellucid import __version__
+from pellucid.app.template import data_url, rendered
 from pellucid.data.audit import KINDS, Audit
 from pellucid.data.decode import BadImage, decode_reduced
 from pellucid.data.images import Images
@@ -39,10 +38,8 @@ def write_page(path: str | os.PathLike[str], report: dict[str, Any], images: Ima
         if problems:
             groups.append((kind, problems))
             wanted += [name for problem in problems[:PICTURED] for name in (problem.file, problem.other) if name]
-    environment = Environment(
-        loader=PackageLoader("pellucid.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("check.html").render(
+    page = rendered(
+        "check",
         report=report,
         splits=[key for key in next(iter(report["classes"].values())) if key not in {"median_size", "example"}],
         groups=[(kind, problems[:LISTED], len(problems)) for kind, problems in groups],
@@ -71,7 +68,7 @@ def thumbnails(images: Images, names: Iterable[str]) -> dict[str, str]:
         image.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=80)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        return data_url(buffer.getvalue(), "jpeg")
 
     with ThreadPoolExecutor() as pool:
         made = zip(wanted, pool.map(one, wanted), strict=True)

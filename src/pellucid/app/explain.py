@@ -22,13 +22,12 @@ from pellucid.errors import UsageError, did_you_mean
 from pellucid.explain import Tape
 from pellucid.explain.node import Pixels
 from pellucid.explain.path import Path as Chain
-from pellucid.explain.path import path as strongest
 from pellucid.explain.record import record
 from pellucid.files import write_text
 from pellucid.scores import softmax
 from pellucid.training.restore import Step, last_step
 
-#: Chains shown of those from the answer down to the pixels.
+#: Chains that `--json` lists of those from the answer down to the pixels.
 PATHS = 3
 
 
@@ -69,7 +68,7 @@ def main(options: Explain) -> int:
     if options.address:
         print_explanation(out, asked.tape.why(options.address))
     else:
-        print_overview(out, asked, strongest(asked.tape, asked.logit, PATHS))
+        print_overview(out, asked)
     for note in asked.notes:
         out.print(f"note     {note}", soft_wrap=True)
     if options.html:
@@ -84,7 +83,7 @@ def ask(options: Explain) -> Asked:
     """
     recogniser, notes = _open(options.run)
     pixels_hwc = recogniser.read(options.image)
-    x_nchw = recogniser.input(options.image)
+    x_nchw = recogniser.input(pixels_hwc)
     label = _label(recogniser, options.label, x_nchw)
     if not options.label:
         notes.append(
@@ -143,7 +142,7 @@ def _document(asked: Asked, address: str) -> dict[str, Any]:
         {"name": node.name, "op": node.op, "shape": list(node.shape), "module": node.module, "source": node.source}
         for node in tape.nodes
     ]
-    return {**shown, "nodes": nodes, "paths": [_plain(chain) for chain in strongest(tape, asked.logit, PATHS)]}
+    return {**shown, "nodes": nodes, "paths": [_plain(chain) for chain in tape.path(asked.logit, PATHS)]}
 
 
 def _plain(chain: Chain) -> dict[str, Any]:

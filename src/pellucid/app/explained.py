@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pellucid.explain import Explanation, Tape
+from pellucid.explain.address import find
 from pellucid.explain.node import LEAVES, Node
 from pellucid.explain.patches import Patch, others, patches
 from pellucid.explain.path import Path
@@ -37,28 +38,29 @@ def print_explanation(out: Console, explanation: Explanation) -> None:
         _print_grids(out, patch)
     if shown:
         out.print("")
-        _print_rows(out, _sums(explanation, shown), "lr")
-    if explanation.terms:
+        _print_rows(out, sum_rows(explanation, shown), "lr", indent="  ")
+    if any(map(len, explanation.parts)):
         out.print("")
-        _print_rows(out, _terms(explanation), "lrrrr")
+        heading = ("largest terms", "value", "× coefficient", "= contribution", "share")
+        _print_rows(out, [heading, *term_rows(explanation)], "lrrrr", indent="  ")
     if explanation.nonfinite:
         out.print(f"  not finite: {', '.join(explanation.nonfinite[:TERMS])}", soft_wrap=True)
     if explanation.made is not None:
         out.print("")
-        out.print(check(explanation), soft_wrap=True)
+        out.print(f"  {check(explanation)}", soft_wrap=True)
 
 
 def check(explanation: Explanation) -> str:
     """How the number recomputed compares with the engine's."""
     return (
-        f"  recomputed {explanation.value:.9g}, the engine has {explanation.engine_value:.9g}: residual "
+        f"recomputed {explanation.value:.9g}, the engine has {explanation.engine_value:.9g}: residual "
         f"{explanation.residual:.2g}, {explanation.relative:.1g} of the scale {explanation.scale:.3g} "
         f"(at most {explanation.bound:g})"
     )
 
 
-def print_overview(out: Console, asked: Asked, paths: Sequence[Path]) -> None:
-    """The answer, the layers with their shapes, and the strongest chains from the answer down to the pixels."""
+def print_overview(out: Console, asked: Asked) -> None:
+    """The answer, the layers with their shapes, and the strongest chain from the answer down to a pixel."""
     tape = asked.tape
     best = np.argsort(-asked.probability_k)[:3]
     answer = ", ".join(f"{asked.classes[k]} {asked.probability_k[k]:.1%}" for k in best)
@@ -68,31 +70,28 @@ def print_overview(out: Console, asked: Asked, paths: Sequence[Path]) -> None:
     out.print("")
     out.print(f"the strongest path from {asked.logit} ({asked.classes[asked.label]}) down to a pixel", soft_wrap=True)
     out.print("")
-    for path in paths[:1]:
+    # What is worth asking next: the last convolution on the path, else the answer.
+    telling = asked.logit
+    for path in tape.path(asked.logit, 1):
         _print_rows(out, _chain(path), "lrl")
+        on_it = [link.address for link in path.links if tape.node(find(tape, link.address).node).op == "convolution"]
+        telling = (on_it or [telling])[-1]
     out.print("")
-    out.print(f"next     pellucid explain {asked.run} {asked.file} '{_telling(tape, asked, paths)}'", soft_wrap=True)
+    out.print(f"next     pellucid explain {asked.run} {asked.file} '{telling}'", soft_wrap=True)
 
 
-def _telling(tape: Tape, asked: Asked, paths: Sequence[Path]) -> str:
-    """An address worth asking next: the last convolution on the strongest path, else the answer."""
-    links = [link.address for path in paths[:1] for link in path.links]
-    telling = [address for address in links if tape.node(address.partition("[")[0]).op == "convolution"]
-    return (telling or [asked.logit])[-1]
-
-
-def _print_rows(out: Console, rows: Sequence[Sequence[str]], justify: str) -> None:
+def _print_rows(out: Console, rows: Sequence[Sequence[str]], justify: str, indent: str = "") -> None:
     """Rows of words in columns, "l" or "r" each. Never cut to the terminal's width: an address is of use only whole."""
     wide = [max(len(row[k]) for row in rows) for k in range(len(justify))]
     for row in rows:
         cells = zip(row, wide, justify, strict=True)
         line = "  ".join(word.rjust(width) if side == "r" else word.ljust(width) for word, width, side in cells)
-        out.print(line.rstrip(), soft_wrap=True)
+        out.print(indent + line.rstrip(), soft_wrap=True)
 
 
 def computed(tape: Tape) -> list[Node]:
     """The nodes that operations of the pass computed, without parameters and the interior of recurrent ones."""
-    return [node for node in tape.nodes if node.op not in {*LEAVES, "input"} and not node.attributes.get("recomputed")]
+    return [node for node in tape.nodes if node.op not in LEAVES and not node.attributes.get("recomputed")]
 
 
 def _nodes(tape: Tape) -> list[tuple[str, ...]]:
@@ -151,26 +150,27 @@ def _cells(numbers: NDArray[Any]) -> list[Text]:
     return lines
 
 
-def _sums(explanation: Explanation, shown: Sequence[Patch]) -> list[tuple[str, ...]]:
-    rows = [(f"  {patch.title}", f"{patch.total:.6g}") for patch in shown]
-    count = len(explanation.terms) - sum(patch.value.size for patch in shown)
+def sum_rows(explanation: Explanation, shown: Sequence[Patch]) -> list[tuple[str, str]]:
+    """What each patch shown adds, what all other terms do, and the result; nothing where no patch is shown."""
+    if not shown:
+        return []
+    rows = [(patch.title, f"{patch.total:.6g}") for patch in shown]
+    count = sum(map(len, explanation.parts)) - sum(patch.value.size for patch in shown)
     if count and explanation.combine == "sum":
-        rows.append((f"  ({count:,} other terms)", f"{others(explanation, shown):.6g}"))
-    return [*rows, ("  the largest" if explanation.combine == "max" else "  sum", f"{explanation.value:.6g}")]
+        rows.append((f"({count:,} other terms)", f"{others(explanation, shown):.6g}"))
+    return [*rows, ("the largest" if explanation.combine == "max" else "sum", f"{explanation.value:.6g}")]
 
 
-def _terms(explanation: Explanation) -> list[tuple[str, ...]]:
+def term_rows(explanation: Explanation) -> list[tuple[str, ...]]:
+    """The largest terms in words: what it is, value, coefficient, contribution, and its share of them all."""
     whole = sum(float(np.abs(part.contribution).sum()) for part in explanation.parts)
     return [
-        ("  largest terms", "value", "× coefficient", "= contribution", "share"),
-        *(
-            (
-                f"  {term.address}" if term.factor is None else f"  {term.address} × {term.factor}",
-                "" if term.value is None else f"{term.value:.6g}",
-                "" if term.coefficient is None else f"{term.coefficient:.6g}",
-                f"{term.contribution:.6g}",
-                f"{abs(term.contribution) / whole:.1%}" if whole > 0 and term.count == 1 else "",
-            )
-            for term in explanation.largest(TERMS)
-        ),
+        (
+            term.what,
+            "" if term.value is None else f"{term.value:.6g}",
+            "" if term.coefficient is None else f"{term.coefficient:.6g}",
+            f"{term.contribution:.6g}",
+            f"{abs(term.contribution) / whole:.1%}" if whole > 0 and term.count == 1 else "",
+        )
+        for term in explanation.largest(TERMS)
     ]

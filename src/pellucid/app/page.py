@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from pellucid.app.explained import PATCHES, TERMS, check, computed
+from pellucid.app.explained import PATCHES, TERMS, check, computed, sum_rows, term_rows
+from pellucid.app.template import data_url, rendered
 from pellucid.bundle.folder import png
 from pellucid.draw import colours, tiles
 from pellucid.errors import UsageError
 from pellucid.explain import Explanation, Tape
 from pellucid.explain.address import find
 from pellucid.explain.node import Node
-from pellucid.explain.patches import Patch, others, patches
-from pellucid.explain.path import path as strongest
+from pellucid.explain.patches import Patch, patches
 
 if TYPE_CHECKING:
     from pellucid.app.explain import Asked
 
 #: Maps of a layer that are drawn, and the width in CSS pixels that a sheet of them is brought to.
 MAPS, WIDTH = 64, 420
-
-_PAGES = Environment(
-    loader=PackageLoader("pellucid.app", "pages"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def page(asked: Asked, address: str = "") -> str:
@@ -44,8 +34,8 @@ def page(asked: Asked, address: str = "") -> str:
     """
     tape = asked.tape
     number = tape.why(address or asked.logit)
-    is_value = find(tape, number.address).what == ""
-    chains = strongest(tape, number.address, 1) if is_value and number.made is not None else []
+    is_value = not find(tape, number.address).what
+    chains = tape.path(number.address, 1) if is_value and number.made is not None else []
     links = chains[0].links if chains else ()
     chain = [_step(tape, link.address, link.share if depth else None) for depth, link in enumerate(links)]
     gradient_at = _beside(number.address, "grad")
@@ -54,7 +44,8 @@ def page(asked: Asked, address: str = "") -> str:
     share_k = asked.probability_k
     best = np.argsort(-share_k)[:8]
     height, width = asked.pixels_hwc.shape[:2]
-    return _PAGES.get_template("explain.html").render(
+    return rendered(
+        "explain",
         title=f"{Path(asked.file).name}: {asked.classes[int(best[0])]}",
         about=f"{asked.run}, {asked.file}",
         picture=_image(asked.pixels_hwc),
@@ -73,17 +64,6 @@ def page(asked: Asked, address: str = "") -> str:
 
 def _explained(explanation: Explanation) -> dict[str, Any]:
     shown = patches(explanation)[:PATCHES]
-    whole = float(sum(np.abs(part.contribution).sum() for part in explanation.parts))
-    terms = [
-        {
-            "name": term.address if term.factor is None else f"{term.address} × {term.factor}",
-            "value": "" if term.value is None else f"{term.value:.6g}",
-            "coefficient": "" if term.coefficient is None else f"{term.coefficient:.6g}",
-            "contribution": f"{term.contribution:.6g}",
-            "share": f"{abs(term.contribution) / whole:.1%}" if whole > 0 and term.count == 1 else "",
-        }
-        for term in explanation.largest(TERMS)
-    ]
     return {
         "address": explanation.address,
         "value": f"{explanation.value:.7g}",
@@ -92,20 +72,10 @@ def _explained(explanation: Explanation) -> dict[str, Any]:
         "numbers": explanation.numbers,
         "details": explanation.details,
         "patches": [_patch(patch) for patch in shown],
-        "sums": _sums(explanation, shown),
-        "terms": terms,
-        "check": check(explanation).strip() if explanation.made is not None else "",
+        "sums": sum_rows(explanation, shown),
+        "terms": term_rows(explanation),
+        "check": check(explanation) if explanation.made is not None else "",
     }
-
-
-def _sums(explanation: Explanation, shown: Sequence[Patch]) -> list[tuple[str, str]]:
-    if not shown:
-        return []
-    rows = [(patch.title, f"{patch.total:.6g}") for patch in shown]
-    count = sum(map(len, explanation.parts)) - sum(patch.value.size for patch in shown)
-    if count and explanation.combine == "sum":
-        rows.append((f"({count:,} other terms)", f"{others(explanation, shown):.6g}"))
-    return [*rows, ("the largest" if explanation.combine == "max" else "sum", f"{explanation.value:.6g}")]
 
 
 def _patch(patch: Patch) -> dict[str, Any]:
@@ -212,4 +182,4 @@ def _shown_width(width: int, height: int, most: int) -> int:
 
 
 def _image(pixels_hwc: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(pixels_hwc)).decode()
+    return data_url(png(pixels_hwc), "png")

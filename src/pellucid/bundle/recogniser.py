@@ -102,10 +102,10 @@ class Recogniser:
         """A picture file as the network sees it before normalisation: uint8 H×W×C. Raises BadImage, naming the file."""
         return self.preprocess.pixels(read_file(Path(file), os.fspath(file))[0], os.fspath(file))
 
-    def input(self, file: str | os.PathLike[str]) -> torch.Tensor:
-        """A picture file as the network's input (1, C, H, W), in its parameters' type. Raises BadImage."""
+    def input(self, pixels_hwc: NDArray[np.uint8]) -> torch.Tensor:
+        """A picture, as `read` gives it, as the network's input (1, C, H, W), in its parameters' type."""
         parameter = next(self.model.parameters())
-        x_nhwc = torch.from_numpy(self.read(file)[None]).to(parameter.device)
+        x_nhwc = torch.from_numpy(pixels_hwc[None]).to(parameter.device)
         return self.preprocess.normalise(x_nhwc, parameter.dtype)
 
     def _try(self, file: str | os.PathLike[str]) -> NDArray[np.uint8] | BadImage:

@@ -182,13 +182,13 @@ class Explanation:
         terms = self.largest(most)
         if self.combine == "formula":
             lines.append("  number × slope, for each (the formula makes the value of them, not their sum):")
-        wide = max([len(_what(term)) for term in terms], default=0)
+        wide = max([len(term.what) for term in terms], default=0)
         for term in terms:
             if term.value is None or term.coefficient is None:
-                lines.append(f"    {_what(term):{wide}}  {'':25} {term.contribution:+.6g}")
+                lines.append(f"    {term.what:{wide}}  {'':25} {term.contribution:+.6g}")
             else:
                 product = f"{term.value:.6g} × {term.coefficient:.6g}"
-                lines.append(f"    {_what(term):{wide}}  {product:>23} = {term.contribution + 0.0:+.6g}")
+                lines.append(f"    {term.what:{wide}}  {product:>23} = {term.contribution + 0.0:+.6g}")
         if self.nonfinite:
             more = f" and {len(self.nonfinite) - most} more" if len(self.nonfinite) > most else ""
             lines.append(f"  not finite: {', '.join(self.nonfinite[:most])}{more}")
@@ -198,10 +198,6 @@ class Explanation:
                 f"scale {self.scale:.4g} (at most {self.bound:g})"
             )
         return "\n".join(lines)
-
-
-def _what(term: Term) -> str:
-    return term.address if term.factor is None else f"{term.address} × {term.factor}"
 
 
 def _plain(entry: Any) -> Any:

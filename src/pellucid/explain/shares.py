@@ -35,6 +35,11 @@ class Term:
     factor: str | None = None
     count: int = 1
 
+    @property
+    def what(self) -> str:
+        """Its address, and that of the weight that multiplies it."""
+        return self.address if self.factor is None else f"{self.address} × {self.factor}"
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
