@@ -15,15 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pellucid.app import cli
 from pellucid.data.audit import KINDS
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +30,8 @@ def faults() -> ModuleType:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err + out
-        return code, out, err
-
-    return call
+def command(pellucid_command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    return pellucid_command
 
 
 def photo(seed: int, width: int = 96, height: int = 72) -> Image.Image:

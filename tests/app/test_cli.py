@@ -21,36 +21,6 @@ from pellucid.recipe import PRESETS
 QUICK = ["--epochs", "2", "--precision", "float32", "--layout", "nchw", "--threads", "1"]
 
 
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder and a cache of one's own; and no line is broken because a test runner has no terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-class Answer:
-    """What a command said, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def pellucid_command(capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str | Path) -> Answer:
-        capsys.readouterr()
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err + out
-        return Answer(code, out, err)
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("trained")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import re
@@ -18,7 +19,6 @@ from sklearn.datasets import load_digits
 
 import pellucid
 from pellucid import bundle
-from pellucid.app import cli
 from pellucid.bundle.head import fit_head
 from pellucid.bundle.head_file import save_head
 
@@ -41,20 +41,8 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def explain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = cli.main(["explain", *map(str, arguments)])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
+def explain(pellucid_command: Any) -> Any:
+    return functools.partial(pellucid_command, "explain")
 
 
 def test_without_an_address_it_shows_the_way_from_the_answer_to_a_pixel(
