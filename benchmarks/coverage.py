@@ -37,7 +37,8 @@ from pellucid.explain.lower import PASS_THROUGH
 from pellucid.explain.node import LEAVES, Node, operation_of
 from pellucid.explain.record import forget, record
 from pellucid.explain.tape import Tape
-from pellucid.training.machine import processor, usable_cores
+from pellucid.data.cores import usable_cores
+from pellucid.training.machine import processor
 
 OUT = Path(__file__).parent / "results"
 BATCH, CLASSES = 2, 10

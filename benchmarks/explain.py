@@ -27,7 +27,8 @@ from torch.nn import functional
 
 from pellucid import nets
 from pellucid.explain.record import forget, record
-from pellucid.training.machine import processor, usable_cores
+from pellucid.data.cores import usable_cores
+from pellucid.training.machine import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from pellucid import __version__, draw
 from pellucid.bundle.folder import SELFTEST, png, save
 from pellucid.bundle.recogniser import Recogniser
+from pellucid.data.cores import usable_cores
 from pellucid.data.load import Shown
 from pellucid.data.source import Images
 from pellucid.errors import PellucidError
 from pellucid.files import write_bytes
 from pellucid.scores import softmax
-from pellucid.training.machine import processor, usable_cores
+from pellucid.training.machine import processor
 from pellucid.training.prepare import Task
 
 #: A bundle's self-test carries no picture larger than this, so that a bundle stays small.

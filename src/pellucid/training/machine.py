@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from pellucid.data.reading import workers
 from pellucid.errors import UsageError
 from pellucid.recipe import Engine
 
@@ -27,19 +25,6 @@ def pick_device(name: str) -> torch.device:
         here = ", ".join(device for device, there in available.items() if there)
         raise UsageError(f"--device {name}: torch {torch.__version__} finds none on this machine; it has: {here}")
     return torch.device(name)
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, cut down to a container's quota.
-
-    A container with a quota of two still sees all cores of its host, and threads beyond the quota wait for each other.
-    """
-    cores = workers()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores
 
 
 def processor() -> str:
