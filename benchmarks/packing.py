@@ -77,9 +77,9 @@ def draft(path: str) -> int:
 def reading(folder: Path, files: list[Path], rounds: int) -> dict[str, Any]:
     """Pictures a second of each arm."""
     from pellucid.data.audit import together
+    from pellucid.data.cores import usable_cores
     from pellucid.data.pack import pack, pack_folder
     from pellucid.data.preprocess import Preprocess
-    from pellucid.data.cores import usable_cores
     from pellucid.data.source import open_source
 
     source = open_source(folder)

@@ -6,6 +6,7 @@ that starts, copies and waits costs more than that.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,7 +63,7 @@ def pieces(n: int, count: int, start: int = 0) -> list[slice]:
     [slice(0, 2, None), slice(2, 5, None)]
     """
     edges = [start + n * i // count for i in range(count + 1)]
-    return [slice(first, stop) for first, stop in zip(edges, edges[1:], strict=False)]
+    return [slice(first, stop) for first, stop in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True)

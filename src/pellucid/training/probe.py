@@ -30,7 +30,7 @@ from pellucid.files import make_folder, read_json, write_json
 from pellucid.recipe import Engine, Layout, Precision, Recipe
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss
-from pellucid.training.machine import bfloat16_works, processor, threads, usable_cores
+from pellucid.training.machine import bfloat16_works, own_cores, processor, threads
 
 #: What a later candidate must win by.
 MARGIN = 0.10
@@ -63,7 +63,7 @@ def candidates(engine: Engine, device: torch.device) -> list[Engine]:
     if engine.threads:
         counts = [engine.threads]
     elif device.type == "cpu":
-        cores = usable_cores()
+        cores = own_cores()
         counts = sorted({1, math.ceil(cores / 2), cores})
     else:
         counts = [1]
@@ -81,7 +81,7 @@ def untried(engine: Engine) -> Engine:
         engine,
         precision="float32" if engine.precision == "auto" else engine.precision,
         layout="nhwc" if engine.layout == "auto" else engine.layout,
-        threads=engine.threads or usable_cores(),
+        threads=engine.threads or own_cores(),
     )
 
 
@@ -187,7 +187,7 @@ def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     facts = [
         where,
-        usable_cores(),
+        own_cores(),
         torch.__version__,
         recipe.net,
         recipe.optimisation.optimizer,
