@@ -73,6 +73,13 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that the run has had to do otherwise; it stands in its result too."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Epoch:
     """An epoch is done: its line of `metrics.jsonl`, and whether its weights are the best so far."""
 
@@ -113,4 +120,4 @@ class Run:
         return str(self.folder)
 
 
-Event = Understood | Reading | Audited | Started | Progress | Epoch | Run
+Event = Understood | Reading | Audited | Started | Progress | Noted | Epoch | Run

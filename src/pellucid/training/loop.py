@@ -27,7 +27,7 @@ from pellucid.training.distil import Teacher, distilled
 from pellucid.training.finetune import frozen_modules
 from pellucid.training.forward import DTYPES, Answers, Forward, averaged
 from pellucid.training.losses import Loss, mass
-from pellucid.training.memory import NoRoomError, Statistics, Whole, most_parts, sentence
+from pellucid.training.memory import NoRoomError, Statistics, Whole, most_parts, no_room, sentence
 from pellucid.training.optimise import decayed, learning_rate, make_optimizer, set_rate
 
 
@@ -214,17 +214,13 @@ class Training:
         # Of several processes all must come to the same, so the smallest shard decides.
         pictures = pictures if whole is None else whole.pictures // self.batches.shard.of
         most = most_parts(self.model, pictures)
-        height, width = self.batches.preprocess.size
         if self.shared is not None and self._proven and not self.divisible:
             raise NoRoomError(
                 f"memory ran out at step {self.step}, in a batch that had room before: end what else runs on this "
                 "machine, and go on with --resume"
             )
         if self.parts >= most or not self.divisible:
-            raise NoRoomError(
-                f"memory has no room for a training step of {pictures // most} pictures of {width}×{height}: end what "
-                "else runs on this machine, or take a smaller --net or --size"
-            )
+            raise no_room(pictures // most, self.batches.preprocess.size)
         self.parts = min(2 * self.parts, most)
 
     def _rehearse(self, x_nhwc: torch.Tensor, target: Target, whole: Whole) -> None:
@@ -279,8 +275,10 @@ class Training:
 
     def note(self) -> str | None:
         """What a reader should know of the batch being taken in parts; None where it is not."""
+        if self.parts == 1:
+            return None
         pictures = min(self.batches.batch_size, len(self.batches.labels_n)) // self.batches.shard.of
-        return None if self.parts == 1 else sentence(self.model, pictures, self.parts)
+        return sentence(self.model, pictures, self.parts)
 
     def _seed(self, seed: int) -> None:
         if self.loss_sum.device.type == "cpu":

@@ -20,6 +20,16 @@ class NoRoomError(PellucidError):
     """Memory has no room for a training step, however the batch is divided."""
 
 
+def no_room(pictures: int, size: tuple[int, int]) -> NoRoomError:
+    """The error for a step of so many pictures of this height and width, the fewest that can be."""
+    height, width = size
+    shown = f"{pictures} picture{'s' if pictures > 1 else ''} of {width}×{height}"
+    return NoRoomError(
+        f"memory has no room for a training step of {shown}: end what else runs on this machine, or take a smaller "
+        "--net or --size"
+    )
+
+
 class Whole(NamedTuple):
     """How much a whole batch is, of which a process or a part has a share."""
 

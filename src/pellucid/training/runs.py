@@ -19,8 +19,8 @@ from torch import nn
 from pellucid import nets
 from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
-from pellucid.data.batches import Batches, order
-from pellucid.data.images import picked
+from pellucid.data.batches import WHOLE, Batches, Shard, order
+from pellucid.data.images import Lazy, picked
 from pellucid.data.load import Shown
 from pellucid.data.mix import mixes
 from pellucid.data.record import Row, read_record, write_record
@@ -38,9 +38,11 @@ from pellucid.files import (
 )
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.scores import evaluation
+from pellucid.training import processes, restart
 from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
-from pellucid.training.events import Epoch, Event, Progress, Run, Started, Understood
+from pellucid.training.events import Epoch, Event, Noted, Progress, Run, Started, Understood
 from pellucid.training.first import first_variances, show_first
+from pellucid.training.inference import infer_together
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import environment, leave
 from pellucid.training.loop import Training, place
@@ -50,7 +52,7 @@ from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.pictures import REPORT, Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.pretrained import begin
-from pellucid.training.probe import Measured, choose, untried
+from pellucid.training.probe import Measured, choose_together, untried
 from pellucid.training.sweep import Sweep, sweep
 from pellucid.training.top import put_on_head
 
@@ -77,13 +79,35 @@ def run(
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
+
+    Of several processes, as torchrun starts them, each iterates and has the same events; process 0 alone writes. A run
+    that torchrun has started again goes on from its last checkpoint.
     """
-    recipe = _named(recipe, model, loss)
-    wanted = out if callable(out) or out is None else _free(Path(out))
-    terms = terms or Terms()
-    task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
+    with processes.together():
+        yield from _run(recipe, out, model, loss, measure, terms or Terms())
+
+
+def _run(
+    recipe: Recipe,
+    out: str | Path | Callable[[Recipe], Path] | None,
+    model: nn.Module | None,
+    loss: Loss | None,
+    measure: bool,
+    terms: Terms,
+) -> Iterator[Event]:
+    launched = restart.launch()
+    begun = None if callable(out) else processes.led(lambda: restart.begun(out, launched))
+    if begun is not None and (Path(begun) / "recipe.json").is_file():
+        yield from resume(begun, model=model, loss=loss)
+        return
+    with processes.leader_first():
+        recipe = _named(recipe, model, loss)
+        # A folder cut off while it was made is made again.
+        wanted = Path(begun) if begun else out if callable(out) or out is None else _free(Path(out))
+        task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
-    shown = yield from pictures(task, terms)
+    with processes.leader_first():
+        shown = yield from pictures(task, terms)
     task, train, val = shown.task, shown.train, shown.val
     training, measured, variances = _set_up(task, train, model, loss, measure)
     found = _found(training)
@@ -96,16 +120,21 @@ def run(
         lr=training.recipe.optimisation.lr,
     )
     task = dataclasses.replace(task, recipe=recipe)
-    if wanted is None:
-        folder = new_folder(Path("runs"), name_of(recipe))
-    else:
-        folder = make_folder(wanted(recipe) if callable(wanted) else wanted)
-    write_json(folder / "environment.json", environment())
-    write_record(folder, _record(task, train, val))
-    write_skipped(folder, shown.skipped)
+
+    def make() -> str:
+        if wanted is None:
+            folder = new_folder(Path("runs"), name_of(recipe))
+        else:
+            folder = make_folder(wanted(recipe) if callable(wanted) else wanted)
+        write_json(folder / "environment.json", environment(launched))
+        write_record(folder, _record(task, train, val))
+        write_skipped(folder, shown.skipped)
+        write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
+        show_first(folder, training.batches, task.source.classes, found)
+        return str(folder)
+
+    folder = Path(processes.led(make))
     left_out = tuple(f"{skipped.file}: {skipped.detail}" for skipped in shown.skipped)
-    write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
-    show_first(folder, training.batches, task.source.classes, found)
     yield Started(folder, recipe, _image(task), measured, training.model, left_out, found, variances)
     yield from _Session(folder, task, train, val, training).run()
 
@@ -115,7 +144,11 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
 
     Raises DataError when the pictures are not those the run began with.
     """
-    folder = Path(folder)
+    with processes.together():
+        yield from _resume(Path(folder), model, loss)
+
+
+def _resume(folder: Path, model: nn.Module | None, loss: Loss | None) -> Iterator[Event]:
     finished = _finished(folder, model)
     if finished is not None:
         yield finished
@@ -123,9 +156,11 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: no recipe.json here, so no run to go on with; give the folder that train made")
     recipe = read_recipe(folder / "recipe.json")
-    task = prepare(recipe, model, mismatch=True)
+    with processes.leader_first():
+        task = prepare(recipe, model, mismatch=True)
     yield Understood(task)
-    shown = yield from pictures(task, Terms(), begun=True)
+    with processes.leader_first():
+        shown = yield from pictures(task, Terms(), begun=True)
     task, train, val = shown.task, shown.train, shown.val
     if _record(task, train, val) != read_record(folder):
         raise DataError(
@@ -133,22 +168,23 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
             "put them back, or train anew with --recipe"
         )
     training, measured, _ = _set_up(task, train, model, loss, measure=False)
+    restart.refuse_other_batches(folder, training.batches)
     session = _Session(folder, task, train, val, training)
     session.go_on()
     yield Started(folder, recipe, _image(task), measured, training.model, ())
     yield from session.run()
 
 
-def _finished(folder: Path, model: nn.Module | None) -> Run | None:
-    """The run in `folder`, if it came to its end."""
+def _finished(folder: Path, model: nn.Module | None, *, stopped: bool = False) -> Run | None:
+    """The run in `folder`, if it came to its end; or, with `stopped`, if it was interrupted."""
     if not (folder / RESULT).is_file():
         return None
     result = read_json(folder / RESULT)
     try:
-        if result["stopped"]:
+        if result["stopped"] != stopped:
             return None
         scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split", "head"}}
-        return Run(folder, load(folder, net=model), scores, int(result["epoch"]), False, tuple(result["notes"]))
+        return Run(folder, load(folder, net=model), scores, int(result["epoch"]), stopped, tuple(result["notes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
 
@@ -193,19 +229,21 @@ def _set_up(
         _batch_size(recipe, len(train.labels)),
         recipe.seed,
         balanced=recipe.optimisation.balance == "sample",
+        shard=Shard(processes.rank(), processes.size()),
     )
+    restart.refuse_small_batches(batches)
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
     variances = None
     if recipe.optimisation.init is not None:
         nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)
-        variances = first_variances(model.to(device), batches)
+        variances = first_variances(model.to(device), dataclasses.replace(batches, shard=WHOLE))
     begin(model, recipe, task.weights, task.source.classes)
     loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
     if recipe.head_alone:
         measured = Measured(untried(recipe.engine), (), remembered=False)
     else:
-        measured = choose(model.to(device), batches, recipe, loss, again=measure)
+        measured = choose_together(model.to(device), batches, recipe, loss, again=measure)
     recipe = dataclasses.replace(recipe, engine=measured.engine)
     if task.teacher is not None:
         task.teacher.model.to(device)
@@ -251,6 +289,7 @@ class _Session:
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.monitor = task.recipe.optimisation.monitor
+        self.noted: str | None = None
 
     def go_on(self) -> None:
         """Take up the last checkpoint, if there is one."""
@@ -261,16 +300,29 @@ class _Session:
         if metrics.exists():
             # A line written after the checkpoint will be written again.
             self.history = [row for row in read_lines(metrics) if row["step"] <= self.training.step]
-            write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
+            if processes.leads():
+                write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
         self._steer()
 
     def run(self) -> Iterator[Event]:
         """Train to the end, or to an interrupt; then leave the run folder complete."""
-        make_folder(self.folder / "checkpoints")
+        if processes.leads():
+            make_folder(self.folder / "checkpoints")
         with Interrupt() as interrupt, computing(self.training.recipe.engine):
-            while not self._done() and not interrupt.asked:
-                yield from self._epoch(interrupt)
-            yield self._finish(stopped=not self._done())
+            self.training.wish = lambda: interrupt.asked
+            while not self._done() and not self.training.stopping:
+                yield from self._epoch()
+            yield self._end(stopped=not self._done())
+
+    def _end(self, *, stopped: bool) -> Run:
+        """The finished run: process 0 makes it, and the others find what it has left."""
+        with processes.leader_first():
+            if processes.leads():
+                return self._finish(stopped=stopped)
+            model = copy.deepcopy(self.training.model).to("cpu") if self.task.recipe.net == "custom" else None
+            found = _finished(self.folder, model, stopped=stopped)
+            assert found is not None
+            return found
 
     def _done(self) -> bool:
         """Whether the last step is taken, or patience is over, or there is nothing to train but a head."""
@@ -286,16 +338,19 @@ class _Session:
         if self.task.recipe.optimisation.schedule == "plateau":
             self.training.lowered = lowered(self.history, self.monitor)
 
-    def _epoch(self, interrupt: Interrupt) -> Iterator[Event]:
+    def _epoch(self) -> Iterator[Event]:
         training, begun, reported, images = self.training, time.perf_counter(), 0.0, 0
         epoch = training.epoch + 1
         for count in training.run_epoch():
             images += count
+            if training.note() != self.noted:
+                self.noted = training.note()
+                yield Noted(self.noted or "")
             elapsed = time.perf_counter() - begun
             if elapsed - reported >= REPORT:
                 reported = elapsed
                 yield self._progress(epoch, images / elapsed)
-            if interrupt.asked:
+            if training.stopping:
                 break
         speed = images / (time.perf_counter() - begun)
         self._refuse_nonsense(epoch)
@@ -313,7 +368,8 @@ class _Session:
         is_best = best(self.history, self.monitor) is row
         if is_best:
             self._write_best()
-        append_line(self.folder / "metrics.jsonl", row)
+        if processes.leads():
+            append_line(self.folder / "metrics.jsonl", row)
         self._save()
         self._steer()
         yield Epoch(row, is_best)
@@ -335,7 +391,8 @@ class _Session:
 
     def _scores(self, epoch: int) -> dict[str, Any]:
         """The epoch's own part of its line in `metrics.jsonl`."""
-        logits_nk = infer(self.training.kept, self.task.preprocess, self.val.pixels)
+        self.training.align()
+        logits_nk = self._logits(self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         loss, accuracy = self.training.sums()
         row = {
@@ -360,8 +417,12 @@ class _Session:
         Of the same thousand (at most) in each epoch.
         """
         chosen_n = order(self.task.recipe.seed, 0, len(self.train.labels))[:CLEAN]
-        logits_nk = infer(self.training.kept, self.task.preprocess, picked(self.train.pixels, chosen_n))
+        logits_nk = self._logits(picked(self.train.pixels, chosen_n))
         return float((logits_nk.argmax(1) == self.train.labels[chosen_n]).mean())
+
+    def _logits(self, pixels_nhwc: NDArray[np.uint8] | Lazy) -> NDArray[np.float64]:
+        """What the network to be kept says of pictures."""
+        return infer_together(self.training.kept, self.task.preprocess, pixels_nhwc, len(self.task.source.classes))
 
     def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
         """The loss that training makes small, on val; its own, so that the two curves can be compared."""
@@ -371,10 +432,12 @@ class _Session:
             return float(self.training.loss(logits, torch.from_numpy(self.val.labels).to(device)))
 
     def _write_best(self) -> None:
-        write_tensors(self.folder / "checkpoints" / BEST, tensors(self.training.kept), {"format": "pt"})
+        if processes.leads():
+            write_tensors(self.folder / "checkpoints" / BEST, tensors(self.training.kept), {"format": "pt"})
 
     def _save(self) -> None:
-        save_checkpoint(self.folder, self.training, {"seconds": self.seconds})
+        if processes.leads():
+            save_checkpoint(self.folder, self.training, {"seconds": self.seconds})
 
     def _finish(self, *, stopped: bool) -> Run:
         """The weights that were best on val, evaluated once more, and everything of the run folder that shows them."""
@@ -387,9 +450,9 @@ class _Session:
         recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
         logits_nk = infer(model, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        said: tuple[str, ...] = ()
+        said: tuple[str, ...] = () if (note := self.training.note()) is None else (note,)
         if self.task.recipe.head is not None and not stopped:
-            said = put_on_head(recogniser, self.task.recipe, self.train, scores)
+            said += put_on_head(recogniser, self.task.recipe, self.train, scores)
             logits_nk = infer(model, self.task.preprocess, self.val.pixels)
             scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         notes = (*said, *leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch))
