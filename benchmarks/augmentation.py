@@ -25,11 +25,12 @@ from torch.nn import functional
 
 from pellucid import nets
 from pellucid.data.augment import ORDER, Draws, gather
+from pellucid.data.cores import usable_cores
 from pellucid.data.load import load
 from pellucid.data.mix import Mixed, gather_mixed, mixes, plan, targets
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
-from pellucid.training.machine import processor, usable_cores
+from pellucid.training.machine import processor
 
 HERE = Path(__file__).parent
 BATCH, SIDE, CLASSES, ROUNDS = 128, 32, 5, 31

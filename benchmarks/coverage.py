@@ -32,12 +32,13 @@ import torch
 from torch import nn
 
 from pellucid import nets
+from pellucid.data.cores import usable_cores
 from pellucid.errors import PellucidError, VerificationError
 from pellucid.explain.lower import PASS_THROUGH
 from pellucid.explain.node import LEAVES, Node, operation_of
 from pellucid.explain.record import forget, record
 from pellucid.explain.tape import Tape
-from pellucid.training.machine import processor, usable_cores
+from pellucid.training.machine import processor
 
 OUT = Path(__file__).parent / "results"
 BATCH, CLASSES = 2, 10

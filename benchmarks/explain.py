@@ -26,8 +26,9 @@ from torch import nn
 from torch.nn import functional
 
 from pellucid import nets
+from pellucid.data.cores import usable_cores
 from pellucid.explain.record import forget, record
-from pellucid.training.machine import processor, usable_cores
+from pellucid.training.machine import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -77,9 +77,9 @@ def draft(path: str) -> int:
 def reading(folder: Path, files: list[Path], rounds: int) -> dict[str, Any]:
     """Pictures a second of each arm."""
     from pellucid.data.audit import together
+    from pellucid.data.cores import usable_cores
     from pellucid.data.pack import pack, pack_folder
     from pellucid.data.preprocess import Preprocess
-    from pellucid.data.reading import workers
     from pellucid.data.source import open_source
 
     source = open_source(folder)
@@ -98,7 +98,7 @@ def reading(folder: Path, files: list[Path], rounds: int) -> dict[str, Any]:
 
         return work
 
-    with multiprocessing.get_context("spawn").Pool(workers()) as pool:
+    with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
         works = {"pellucid": ours, "pillow": pillows(plain), "pillow-draft": pillows(draft)}
         for number in range(rounds + 1):
             order = list(works)[number % 3 :] + list(works)[: number % 3]
@@ -115,7 +115,7 @@ def reading(folder: Path, files: list[Path], rounds: int) -> dict[str, Any]:
     return {
         "pictures_per_second": {arm: _summary(values, 1) for arm, values in speeds.items()},
         "pellucid_over": {arm: _summary(values, 3) for arm, values in ratios.items()},
-        "workers": workers(),
+        "workers": usable_cores(),
     }
 
 
@@ -215,7 +215,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.environ["PELLUCID_CACHE"] = str(Path(place) / "cache")
         files = make(Path(place) / "photographs", chosen.count)
-        from pellucid.training.machine import processor, usable_cores
+        from pellucid.data.cores import usable_cores
+        from pellucid.training.machine import processor
 
         result = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -17,19 +14,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--device cuda: .* finds none on this machine; it has: cpu"):
         machine.pick_device("cuda")
     assert machine.pick_device("auto").type == "cpu"
-
-
-def test_usable_cores_are_within_the_affinity() -> None:
-    assert 1 <= machine.usable_cores() <= len(os.sched_getaffinity(0))
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("junk", 8)]
-)
-def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: quota)
-    assert machine.usable_cores() == cores
 
 
 def test_bfloat16_is_refused_when_its_convolution_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_bfloat16_is_a_candidate_only_where_it_works(monkeypatch: pytest.MonkeyP
 
 
 def test_the_plainest_engine_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "usable_cores", lambda: 8)
+    monkeypatch.setattr(probe, "own_cores", lambda: 8)
     first = probe.candidates(Engine(), CPU)[0]
     assert (first.precision, first.layout, first.threads) == ("float32", "nchw", 1)
     assert {e.threads for e in probe.candidates(Engine(), CPU)} == {1, 4, 8}

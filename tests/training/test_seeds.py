@@ -106,8 +106,8 @@ def test_a_stopped_set_goes_on_and_ends_as_if_it_had_not_been(
     assert isinstance(alone, Run)
     assert not alone.stopped
     # What was cut off while its folder was made is begun anew.
-    (tmp_path / "set" / "seed-6").mkdir()
-    (tmp_path / "set" / "seed-6" / "environment.json").write_text("{}")
+    (tmp_path / "set" / ".pellucid-1.tmp").mkdir()
+    (tmp_path / "set" / ".pellucid-1.tmp" / "environment.json").write_text("{}")
     again = finish(resume_seeds(tmp_path / "set"))
     assert not again.stopped
     for one, whole in zip(again.runs, done[1].runs, strict=True):

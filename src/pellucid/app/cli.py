@@ -6,6 +6,7 @@ stand there before it is imported.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -49,10 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _complain(f"no command {command!r}: {did_you_mean(command, COMMANDS)} (pellucid --help)", 2)
     try:
+        quiet = io.StringIO() if _follows() else None
         # The arguments first, by a module that does without torch: a mistake in them is answered at once.
-        options = importlib.import_module("pellucid.app.flags").read(command, rest)
+        read = importlib.import_module("pellucid.app.flags").read
+        # Of several processes of a run one tells that they are not understood.
+        with contextlib.redirect_stdout(quiet or sys.stdout), contextlib.redirect_stderr(quiet or sys.stderr):
+            options = read(command, rest)
         return int(importlib.import_module(COMMANDS[command][0]).main(options))
     except PellucidError as error:
+        if getattr(error, "__notes__", None):
+            # Process 0 has said it.
+            return error.exit_code
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
@@ -77,8 +85,14 @@ def _before_torch() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"pellucid: {message}", file=sys.stderr)
+    place = f"pellucid, process {os.environ['RANK']}" if _follows() else "pellucid"
+    print(f"{place}: {message}", file=sys.stderr)
     return code
+
+
+def _follows() -> bool:
+    """Whether this is one of several processes of a run, and not the one that prints."""
+    return os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _help() -> str:

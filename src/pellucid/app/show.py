@@ -65,6 +65,8 @@ class Show:
                 self._print(f"note     {event.text}")
             case Step():
                 self._step(event)
+            case Noted():
+                self._print(f"note     {event.text}")
             case Epoch():
                 self._epoch(event)
             case Run():

@@ -12,24 +12,29 @@ from pellucid.errors import UsageError
 from pellucid.recipe import to_toml
 from pellucid.training import Event, Run, Seeding, Seeds, is_set, resume, resume_seeds, run, run_seeds
 from pellucid.training.pictures import Terms
+from pellucid.training.processes import leads
 
 
 def main(options: Train) -> int:
     """Train, or go on with a run, and show it; 130 when it was interrupted (and has saved)."""
     if options.show_recipe:
-        print(to_toml(options.the_recipe()), end="")
+        if leads():
+            print(to_toml(options.the_recipe()), end="")
         return 0
     if options.resume:
         _refuse_another_beginning(options)
     result: Run | Seeds | None = None
+    # Of several processes one shows what all of them do.
+    shown = leads()
     with Show(to_stderr=options.json) as show:
         for event in _events(options):
-            show.event(event)
+            if shown:
+                show.event(event)
             # Of several runs the last event is the whole set's.
             if isinstance(event, (Run, Seeds)):
                 result = event
     assert result is not None
-    if options.json:
+    if options.json and shown:
         print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
     return INTERRUPTED if result.stopped else 0
 

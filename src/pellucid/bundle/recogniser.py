@@ -16,34 +16,64 @@ from torch import nn
 
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Lazy
+from pellucid.data.memory import out_of_memory
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import read_file
-from pellucid.errors import DataError
+from pellucid.errors import DataError, PellucidError
 from pellucid.scores import softmax
 
 #: Pictures a step of inference: enough to fill the cores, small enough for a cache.
 BATCH = 128
 
 
-def infer(model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8] | Lazy) -> NDArray[np.float64]:
+def infer(
+    model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8] | Lazy, which: slice | None = None
+) -> NDArray[np.float64]:
     """Logits (N, classes) of pictures as `preprocess` gives them: the one path of val, eval, predict and verify.
 
-    In the parameters' own precision (never below float32), channels last, without gradients; the model's mode is as
-    before afterwards.
+    Of all of them, or of those from `which.start` to `which.stop`. In the parameters' own precision (never below
+    float32), channels last, without gradients; the model's mode is as before afterwards. Fewer pictures are asked about
+    at a time where memory runs out. Raises PellucidError where it has no room for one.
     """
-    parameter = next(model.parameters())
-    was_training = model.training
+    start, stop, _ = (which or slice(None)).indices(len(pixels_nhwc))
+    was_training, size = model.training, BATCH
     model.eval()
     answers = []
     try:
-        with torch.inference_mode():
-            for start in range(0, len(pixels_nhwc), BATCH):
-                x_nhwc = torch.from_numpy(pixels_nhwc[start : start + BATCH]).to(parameter.device)
-                logits_nk = model(preprocess.normalise(x_nhwc, parameter.dtype))
-                answers.append(logits_nk.to("cpu", torch.float64).numpy())
+        while start < stop:
+            logits_nk = _asked(model, preprocess, pixels_nhwc[start : min(start + size, stop)], last=size == 1)
+            if logits_nk is None:
+                size //= 2
+                continue
+            answers.append(logits_nk)
+            start += len(logits_nk)
     finally:
         model.train(was_training)
     return np.concatenate(answers) if answers else np.zeros((0, 0))
+
+
+def _asked(
+    model: nn.Module, preprocess: Preprocess, pixels_nhwc: NDArray[np.uint8], *, last: bool
+) -> NDArray[np.float64] | None:
+    """Logits of a batch; None where memory has no room for it. At `last` that is an error."""
+    parameter = next(model.parameters())
+    try:
+        with torch.inference_mode():
+            x_nhwc = torch.from_numpy(pixels_nhwc).to(parameter.device)
+            answer: NDArray[np.float64] = (
+                model(preprocess.normalise(x_nhwc, parameter.dtype)).to("cpu", torch.float64).numpy()
+            )
+            return answer
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if last:
+            height, width = preprocess.size
+            raise PellucidError(
+                f"memory has no room for this network's answer to one picture of {width}×{height} pixels: end what "
+                "else runs on this machine, or take a smaller network or --size"
+            ) from error
+        return None
 
 
 @dataclass(frozen=True)

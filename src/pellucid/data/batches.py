@@ -6,9 +6,11 @@ that starts, copies and waits costs more than that.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,18 +29,41 @@ def order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(n)
 
 
-def cuts(n: int, batch_size: int) -> list[slice]:
-    """Where an epoch of `n` pictures is cut into batches.
+class Shard(NamedTuple):
+    """Which part of every batch a process takes."""
 
-    A remainder of one joins the batch before it: batch normalisation has no spread to divide by in a batch of one.
+    number: int
+    """From 0."""
+    of: int
+
+
+#: One process takes all of it.
+WHOLE = Shard(0, 1)
+
+
+def cuts(n: int, batch_size: int, processes: int = 1) -> list[slice]:
+    """Where an epoch of `n` pictures is cut into batches, each of which so many processes share.
+
+    A remainder that would leave a process a single picture joins the batch before it: batch normalisation has no spread
+    to divide by in a batch of one.
 
     >>> cuts(5, 2)
     [slice(0, 2, None), slice(2, 5, None)]
     """
     starts = list(range(0, n, batch_size))
-    if len(starts) > 1 and batch_size > 1 and n - starts[-1] == 1:
+    if len(starts) > 1 and batch_size > 1 and n - starts[-1] < 2 * processes:
         starts.pop()
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], n], strict=True)]
+
+
+def pieces(n: int, count: int, start: int = 0) -> list[slice]:
+    """`n` pictures from `start` on in `count` consecutive pieces, whose sizes differ by one at most.
+
+    >>> pieces(5, 2)
+    [slice(0, 2, None), slice(2, 5, None)]
+    """
+    edges = [start + n * i // count for i in range(count + 1)]
+    return [slice(first, stop) for first, stop in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,8 @@ class Batches:
     seed: int
     balanced: bool = False
     """Whether each class is drawn equally often; an epoch is then as many pictures, but some of them twice."""
+    shard: Shard = WHOLE
+    """What of every batch is handed out here."""
 
     @cached_property
     def deal(self) -> Deal | None:
@@ -80,23 +107,39 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps in an epoch."""
-        return len(cuts(len(self.labels_n), self.batch_size))
+        return len(self._cuts())
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[torch.Tensor, Target]]:
-        """The epoch's batches from step `first` on: uint8 NHWC pictures, and their labels.
+        """The epoch's batches from step `first` on: uint8 NHWC pictures, and their labels; of each its shard.
 
         Where mixup or cutmix is among the changes, `Mixed` stands for the labels.
         """
-        n = len(self.labels_n)
         order_n, look = self.drawn(epoch)
+        for whole in self._cuts()[first:]:
+            cut = pieces(whole.stop - whole.start, self.shard.of, whole.start)[self.shard.number]
+            yield self._made(order_n[cut], of_some(look, cut))
+
+    def whole(self, epoch: int, number: int) -> tuple[NDArray[np.int64], torch.Tensor]:
+        """One batch of an epoch, whatever part of it this process takes: which pictures, and how they look."""
+        order_n, look = self.drawn(epoch)
+        cut = self._cuts()[number]
+        return order_n[cut], self._made(order_n[cut], of_some(look, cut))[0]
+
+    def _made(self, index_n: NDArray[np.int64], when: int | NDArray[np.int64]) -> tuple[torch.Tensor, Target]:
         mean = self.preprocess.mean
-        for cut in cuts(n, self.batch_size)[first:]:
-            index_n, when = order_n[cut], of_some(look, cut)
-            if mixes(self.augment):
-                x_nhwc, mixed = gather_mixed(
-                    self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, when, mean, self.deal
-                )
-                yield x_nhwc.to(self.device), mixed
-                continue
-            x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, when, mean)
-            yield x_nhwc.to(self.device), self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.device))
+        if mixes(self.augment):
+            x_nhwc, mixed = gather_mixed(
+                self.pixels_nhwc, self.labels_n, index_n, self.augment, self.seed, when, mean, self.deal
+            )
+            return x_nhwc.to(self.device), mixed
+        x_nhwc = gather(self.pixels_nhwc, index_n, self.augment, self.seed, when, mean)
+        return x_nhwc.to(self.device), self.labels_n.index_select(0, torch.from_numpy(index_n).to(self.device))
+
+    def labels(self, epoch: int, first: int = 0) -> Iterator[torch.Tensor]:
+        """The labels of the whole batches that `epoch` hands out shards of."""
+        order_n, _ = self.drawn(epoch)
+        for whole in self._cuts()[first:]:
+            yield self.labels_n.index_select(0, torch.from_numpy(order_n[whole]).to(self.device))
+
+    def _cuts(self) -> list[slice]:
+        return cuts(len(self.labels_n), self.batch_size, self.shard.of)

@@ -11,10 +11,11 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.data.cores import usable_cores
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Images, Lazy
 from pellucid.data.preprocess import Preprocess
-from pellucid.data.reading import hexadecimal, read_file, read_files, workers
+from pellucid.data.reading import hexadecimal, read_file, read_files
 from pellucid.data.split import digests
 from pellucid.errors import DataError
 
@@ -71,7 +72,7 @@ class Streamed:
         def one(n: int) -> NDArray[np.uint8]:
             return self.preprocess.pixels(read_file(self.files[n], self.names[n])[0], self.names[n])
 
-        with ThreadPoolExecutor(workers()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             found = list(pool.map(one, index_n.tolist()))
         return np.stack(found) if found else np.empty((0, *self.shape[1:]), np.uint8)
 

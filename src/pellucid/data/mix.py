@@ -144,6 +144,11 @@ def _pasted(x_nhwc: torch.Tensor, other_nhwc: torch.Tensor, part: Plan) -> torch
     return torch.where((rows_nh.unsqueeze(2) & columns_nw.unsqueeze(1)).unsqueeze(3), other_nhwc, x_nhwc)
 
 
+def part_of(target: Target, which: slice) -> Target:
+    """What some consecutive pictures of a batch are to be recognised as."""
+    return Mixed(*(column_n[which] for column_n in target)) if isinstance(target, Mixed) else target[which]
+
+
 def targets(target: Target, classes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """What the softmax should be: (N, classes), rows that sum to 1; as torch's cross-entropy takes them."""
     if not isinstance(target, Mixed):

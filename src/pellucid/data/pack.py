@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.data.cache import cache_folder
+from pellucid.data.cores import usable_cores
 from pellucid.data.decode import BadImage
 from pellucid.data.images import Images
 from pellucid.data.pack_index import FILE, Index, read_index, versions, write_index
 from pellucid.data.preprocess import Preprocess
-from pellucid.data.reading import FIELDS, Facts, read_file, read_files, workers
+from pellucid.data.reading import FIELDS, Facts, read_file, read_files
 from pellucid.data.split import digest
 from pellucid.data.twins import SIDE
 from pellucid.errors import PellucidError
@@ -354,7 +355,7 @@ def _verified(
         same = digest(raw) == f"{int(index.facts.columns['digest'][entry]):016x}"
         return same, zlib.crc32(rows[index.row[entry]].tobytes()) == index.checksum[entry]
 
-    with ThreadPoolExecutor(workers()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(pool.map(holds, range(len(images)), chunksize=64))
     stays = np.array([same and whole for same, whole in found], np.bool_)
     return stays, tuple(images.names[n] for n, (same, _) in enumerate(found) if not same)

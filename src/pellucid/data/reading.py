@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.data.cores import usable_cores
 from pellucid.data.decode import FORMATS, BadImage, Header, Reduced, refuse_irregular, strict, unreadable
 from pellucid.data.images import Images
 from pellucid.data.preprocess import Preprocess
@@ -107,7 +108,7 @@ def read_files(
         return stop - start
 
     done = 0
-    pool = ThreadPoolExecutor(workers())
+    pool = ThreadPoolExecutor(usable_cores())
     with strict:
         try:
             for count in pool.map(task, range(0, len(files), _TASK)):
@@ -149,11 +150,6 @@ def read_file(file: Path, name: str) -> tuple[bytes, os.stat_result]:
 def hexadecimal(digest: int) -> str:
     """A digest of the facts as `pellucid.data.split.digest` writes it."""
     return f"{digest:016x}"
-
-
-def workers() -> int:
-    """How many threads may decode at once: the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _entered(facts: Facts, n: int, file: Path, name: str) -> bytes:

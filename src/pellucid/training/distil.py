@@ -99,6 +99,9 @@ def soft_loss(logits_nk: torch.Tensor, teacher_nk: torch.Tensor, temperature: fl
     return temperature**2 * (log_p_nk.exp() * (log_p_nk - log_q_nk)).sum(1).mean()
 
 
-def distilled(loss: torch.Tensor, logits_nk: torch.Tensor, teacher_nk: torch.Tensor) -> torch.Tensor:
-    """What is made small with a teacher: its share of `soft_loss`, and the rest of the loss against the labels."""
-    return (1 - SHARE) * loss + SHARE * soft_loss(logits_nk, teacher_nk)
+def distilled(loss: torch.Tensor, logits_nk: torch.Tensor, teacher_nk: torch.Tensor, part: float = 1.0) -> torch.Tensor:
+    """What is made small with a teacher: its share of `soft_loss`, and the rest of the loss against the labels.
+
+    Where the pictures are `part` of a batch, so is this; the loss against the labels comes as that part already.
+    """
+    return (1 - SHARE) * loss + SHARE * part * soft_loss(logits_nk, teacher_nk)

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from pellucid import draw, nets
-from pellucid.data.batches import Batches
+from pellucid.data.batches import WHOLE, Batches
 from pellucid.data.mix import Mixed, Target
 from pellucid.errors import PellucidError
 from pellucid.training.sweep import Sweep
@@ -29,7 +29,7 @@ def show_first(folder: Path, batches: Batches, classes: Sequence[str], found: Sw
     """Write pictures.png, where pictures are changed at random, and lr.png, where a rate was looked for."""
     try:
         if batches.augment:
-            x_nhwc, target = next(dataclasses.replace(batches, batch_size=SHEET).epoch(0))
+            x_nhwc, target = next(dataclasses.replace(batches, batch_size=SHEET, shard=WHOLE).epoch(0))
             texts = captions(target, drawable(classes))[:SHEET]
             draw.contact_sheet(x_nhwc[:SHEET].cpu().numpy(), texts, folder / "pictures.png")
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -15,6 +16,9 @@ _HANGUP = (
 
 class Interrupt:
     """While entered, the first SIGINT, SIGTERM or SIGHUP sets `asked`; a second one acts as if nobody listened.
+
+    Under torchrun Ctrl-C reaches a process twice, from the terminal and from torchrun, which ends it by force if it
+    takes half a minute: there no second signal counts.
 
     In a thread other than the main one Python allows no signal handlers, and this does nothing.
     """
@@ -36,7 +40,8 @@ class Interrupt:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            self._restore()
 
     def _restore(self) -> None:
         while self._before:

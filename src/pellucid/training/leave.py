@@ -18,20 +18,22 @@ from numpy.typing import NDArray
 from pellucid import __version__, draw
 from pellucid.bundle.folder import SELFTEST, png, save
 from pellucid.bundle.recogniser import Recogniser
+from pellucid.data.cores import usable_cores
 from pellucid.data.load import Shown
 from pellucid.data.source import Images
 from pellucid.errors import PellucidError
 from pellucid.files import write_bytes
 from pellucid.scores import softmax
-from pellucid.training.machine import processor, usable_cores
+from pellucid.training.machine import processor
 from pellucid.training.prepare import Task
+from pellucid.training.processes import size
 
 #: A bundle's self-test carries no picture larger than this, so that a bundle stays small.
 EXAMPLE_BYTES = 1_000_000
 
 
-def environment() -> dict[str, Any]:
-    """Where and with what a run was made: `environment.json`."""
+def environment(launch: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Where and with what a run was made: `environment.json`; `launch` is torchrun's part in it (`restart.launch`)."""
     return {
         "pellucid": __version__,
         "python": platform.python_version(),
@@ -40,8 +42,10 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor(),
         "cores": usable_cores(),
+        "processes": size(),
         "command": sys.argv,
         "begun": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        **({} if launch is None else {"launch": dict(launch)}),
     }
 
 

@@ -2,29 +2,34 @@
 
 It yields after every step and knows nothing of files, screens or signals; what watches it decides what to do between
 two steps. Losses and counts are summed on the device and read only when somebody asks, so no step waits for a GPU.
+
+Of several processes each takes its shard of every batch. Torch's DistributedDataParallel adds up their gradients, so
+that all take the step of the whole batch's mean loss.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
-from pellucid.data.batches import Batches
-from pellucid.data.mix import Mixed, Target, hits, targets
-from pellucid.data.preprocess import Preprocess
+from pellucid.data.batches import Batches, pieces
+from pellucid.data.memory import out_of_memory
+from pellucid.data.mix import Mixed, Target, hits, mixes, part_of, targets
+from pellucid.errors import PellucidError
 from pellucid.recipe import LEARNING_RATES, Engine, Recipe, usual_epochs
+from pellucid.training import processes
 from pellucid.training.distil import Teacher, distilled
 from pellucid.training.finetune import frozen_modules
-from pellucid.training.losses import Loss
+from pellucid.training.forward import DTYPES, Answers, Forward, averaged
+from pellucid.training.losses import Loss, mass
+from pellucid.training.memory import NoRoomError, Statistics, Whole, most_parts, no_room, sentence
 from pellucid.training.optimise import decayed, learning_rate, make_optimizer, set_rate
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.float32}
 
 
 def place(model: nn.Module, engine: Engine, device: torch.device) -> nn.Module:
@@ -34,43 +39,8 @@ def place(model: nn.Module, engine: Engine, device: torch.device) -> nn.Module:
     return model.to(device=device, dtype=DTYPES[engine.precision], memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
 
-@dataclass(frozen=True)
-class Forward:
-    """How a batch of uint8 pictures becomes logits in training, in one engine's arithmetic and layout."""
-
-    model: nn.Module
-    preprocess: Preprocess
-    engine: Engine
-
-    def __call__(self, x_nhwc: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Logits (N, classes), float32 or float64, of uint8 pictures (N, H, W, C); and those of auxiliary heads.
-
-        A network with auxiliary heads (GoogLeNet) has a method `forward_with_auxiliary`, used in training alone.
-        """
-        x_nchw = self.preprocess.normalise(x_nhwc, DTYPES[self.engine.precision])
-        if self.engine.layout == "nchw":
-            # Through one flat view, since with one channel the NHWC strides count as contiguous too, and torch would
-            # take them for channels last all the way through the network.
-            x_nchw = x_nchw.contiguous().view(-1).view(x_nchw.shape)
-        with self._arithmetic(x_nhwc.device.type):
-            with_auxiliary = getattr(self.model, "forward_with_auxiliary", None)
-            logits_nk, auxiliary = (self.model(x_nchw), []) if with_auxiliary is None else with_auxiliary(x_nchw)
-        if self.engine.precision == "bfloat16":
-            return logits_nk.float(), [logits.float() for logits in auxiliary]
-        return logits_nk, auxiliary
-
-    def _arithmetic(self, device: str) -> AbstractContextManager[object]:
-        if self.engine.precision != "bfloat16":
-            return nullcontext()
-        return torch.autocast(device, torch.bfloat16)
-
-
 class NotFiniteError(Exception):
     """The loss of a step is no number. Raised before that step has changed anything."""
-
-    def __init__(self, x_nhwc: torch.Tensor, target: Target) -> None:
-        super().__init__("the loss is no number")
-        self.x_nhwc, self.target = x_nhwc, target
 
 
 class Training:
@@ -82,7 +52,12 @@ class Training:
         self.model = model
         self.batches = batches
         self.recipe = recipe
-        self.forward = Forward(model, batches.preprocess, recipe.engine)
+        trained = any(parameter.requires_grad for parameter in model.parameters())
+        self.shared = (
+            averaged(model, batches.device, whole=recipe.net != "custom") if batches.shard.of > 1 and trained else None
+        )
+        """Where several processes train together, what adds up their gradients."""
+        self.forward = Forward(self.shared or Answers(model), batches.preprocess, recipe.engine)
         self.loss = loss
         self.teacher = teacher
         self.epochs = recipe.optimisation.epochs or usual_epochs(len(batches.labels_n))
@@ -101,6 +76,20 @@ class Training:
         self.loss_sum = torch.zeros((), device=device, dtype=wide)
         self.correct = torch.zeros((), device=device, dtype=wide)
         self.seen = 0
+        self.parts = 1
+        """In how many parts a batch is taken, as memory has had no room for it; doubled when it runs out."""
+        self.divisible = True
+        """Whether it may be."""
+        self.wish: Callable[[], bool] = bool
+        """Asked after each step: whether somebody here wants the run to stop."""
+        self._wished = False
+        self._statistics = Statistics(model)
+        self._rehearsals, self._proven = 2, 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to stop; of several processes, whether any of them was asked to before its last step."""
+        return self.wish() if self.shared is None else self._wished
 
     @property
     def steps(self) -> int:
@@ -126,14 +115,21 @@ class Training:
         return self.model if self.average is None else self.average
 
     def run_epoch(self) -> Iterator[int]:
-        """Take the steps left in this epoch; yields the number of pictures after each."""
+        """Take the steps left in this epoch; yields the number of pictures after each, of all processes together."""
         first = self.step % len(self.batches)
         if first == 0:
             self._start_sums()
         self.to_training_mode()
-        for x_nhwc, target in self.batches.epoch(self.epoch, first):
-            self.take_step(x_nhwc, target)
-            yield len(x_nhwc)
+        if self.shared is None:
+            for x_nhwc, target in self.batches.epoch(self.epoch, first):
+                self.take_step(x_nhwc, target)
+                yield len(x_nhwc)
+            return
+        wholes = self.batches.labels(self.epoch, first)
+        mixed = mixes(self.batches.augment)
+        for (x_nhwc, target), labels_n in zip(self.batches.epoch(self.epoch, first), wholes, strict=True):
+            self.take_step(x_nhwc, target, Whole.of(self.loss, labels_n, mixed=mixed))
+            yield len(labels_n)
 
     def to_training_mode(self) -> None:
         """The network in training mode, but for frozen normalisations."""
@@ -141,33 +137,158 @@ class Training:
         for module in self.still:
             module.eval()
 
-    def take_step(self, x_nhwc: torch.Tensor, target: Target) -> None:
-        """Forward, backward, update. Where the training is `strict`, raises NotFiniteError for a loss that is none."""
-        self.seed_step()
+    def take_step(self, x_nhwc: torch.Tensor, target: Target, whole: Whole | None = None) -> None:
+        """Forward, backward, update. `whole` is the batch that several processes share, and these pictures are of.
+
+        Raises NoRoomError where memory has no room for the step, in however many parts; and, where the training is
+        `strict`, NotFiniteError for a loss that is none, in every process.
+        """
         self.enter_stage(self.step)
         set_rate(self.optimizer, self.rate)
-        logits_nk, auxiliary = self.forward(x_nhwc)
-        labels = targets(target, logits_nk.shape[1], logits_nk.dtype) if isinstance(target, Mixed) else target
-        loss = self.loss(logits_nk, labels)
+        if whole is not None:
+            self._rehearse(x_nhwc, target, whole)
+        while (found := self._gradient(x_nhwc, target, whole)) is None:
+            self._divide(len(x_nhwc), whole)
+        loss, right = found if self.shared is None else self._of_all(*found)
         if self.strict and not math.isfinite(loss.item()):
-            raise NotFiniteError(x_nhwc, target)
-        whole = loss if self.teacher is None else distilled(loss, logits_nk, self.teacher(x_nhwc))
-        for logits in auxiliary:
-            # The heads on the way pull too; the loss shown stays that of the network's answer.
-            whole = whole + float(self.model.auxiliary_loss_weight) * self.loss(logits, labels)  # type: ignore[arg-type]
-        self.optimizer.zero_grad()
-        whole.backward()  # type: ignore[no-untyped-call]
+            self._statistics.put_back()
+            raise NotFiniteError
         self._regularise_gradient()
         self.optimizer.step()
         self._update_average()
         self.step += 1
-        self.seen += len(x_nhwc)
-        self.loss_sum += loss.detach() * len(x_nhwc)
-        self.correct += hits(logits_nk.detach(), target).sum()
+        pictures = len(x_nhwc) if whole is None else whole.pictures
+        self.seen += pictures
+        self.loss_sum += loss * pictures
+        self.correct += right
+
+    def _gradient(
+        self, x_nhwc: torch.Tensor, target: Target, whole: Whole | None, *, alone: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Leave the gradient of the whole batch's mean loss in the parameters.
+
+        Returns what these pictures have of that loss, and the sum of their hits; None where memory ran out, and all is
+        as before. With `alone`, nothing goes to or comes from other processes.
+        """
+        self.seed_step()
+        self._statistics.keep()
+        self.optimizer.zero_grad()
+        try:
+            return self._accumulate(x_nhwc, target, whole, alone=alone)
+        except (RuntimeError, MemoryError) as error:
+            if processes.lost(error):
+                raise PellucidError(processes.GONE) from error
+            if not out_of_memory(error):
+                raise
+        # Not before here is the error gone, and with it what its frames hold.
+        self._statistics.put_back()
+        self.optimizer.zero_grad()
+        if x_nhwc.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _accumulate(
+        self, x_nhwc: torch.Tensor, target: Target, whole: Whole | None, *, alone: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = pieces(len(x_nhwc), min(self.parts, most_parts(self.model, len(x_nhwc))))
+        if len(parts) > 1 and whole is None:
+            labels_n = target.labels_n if isinstance(target, Mixed) else target
+            whole = Whole.of(self.loss, labels_n, mixed=isinstance(target, Mixed))
+        loss, right = torch.zeros_like(self.loss_sum), torch.zeros_like(self.correct)
+        for part in parts:
+            # What several processes have is added up once, behind the last part.
+            silent = self.shared is not None and (alone or part is not parts[-1])
+            with self.shared.no_sync() if silent and self.shared is not None else nullcontext():
+                found = self._one_part(x_nhwc[part], part_of(target, part), whole)
+            if len(parts) == 1:
+                return found
+            loss += found[0]
+            right += found[1]
+        return loss, right
+
+    def _one_part(self, x_nhwc: torch.Tensor, target: Target, whole: Whole | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward of pictures that fit: what they have of the batch's mean loss, and their hits."""
+        logits_nk, auxiliary = self.forward(x_nhwc)
+        labels = targets(target, logits_nk.shape[1], logits_nk.dtype) if isinstance(target, Mixed) else target
+        loss, part = self.loss(logits_nk, labels), 1.0
+        weight: float | torch.Tensor = 1.0
+        if whole is not None:
+            weight, part = mass(self.loss, labels) / whole.mass, len(x_nhwc) / whole.pictures
+            loss = loss * weight
+        pull = loss if self.teacher is None else distilled(loss, logits_nk, self.teacher(x_nhwc), part)
+        for logits in auxiliary:
+            # The heads on the way pull too; the loss shown stays that of the network's answer.
+            pull = pull + float(self.model.auxiliary_loss_weight) * self.loss(logits, labels) * weight  # type: ignore[arg-type]
+        # The processes' gradients are averaged, and their sum is wanted.
+        (pull * self.batches.shard.of if self.shared is not None else pull).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), hits(logits_nk.detach(), target).sum()
+
+    def _divide(self, pictures: int, whole: Whole | None) -> None:
+        """Take batches in twice as many parts from here on."""
+        # Of several processes all must come to the same, so the smallest shard decides.
+        pictures = pictures if whole is None else whole.pictures // self.batches.shard.of
+        most = most_parts(self.model, pictures)
+        if self.shared is not None and self._proven and not self.divisible:
+            raise NoRoomError(
+                f"memory ran out at step {self.step}, in a batch that had room before: end what else runs on this "
+                "machine, and go on with --resume"
+            )
+        if self.parts >= most or not self.divisible:
+            raise no_room(pictures // most, self.batches.preprocess.size)
+        self.parts = min(2 * self.parts, most)
+
+    def _rehearse(self, x_nhwc: torch.Tensor, target: Target, whole: Whole) -> None:
+        """Find out in how many parts every process has room for its shard, before any of them waits for another.
+
+        A process that ran out of memory while the others add up gradients would leave them waiting. What is rehearsed
+        has no effect on what follows: nothing random, no statistics. Twice, since an optimiser takes its memory in the
+        first step, and again for a larger batch.
+        """
+        if self._rehearsals == 0 and len(x_nhwc) <= self._proven:
+            return
+        assert self.shared is not None
+        self.divisible = True
+        while processes.any_of(self._gradient(x_nhwc, target, whole, alone=True) is None):
+            self._statistics.put_back()
+            self._divide(len(x_nhwc), whole)
+        self._statistics.put_back()
+        if self._proven == 0:
+            # The first sum tells torch in which order gradients come; from then on it adds them up in that order,
+            # which of three processes and more makes the last bits. A resumed run has to be in the same order.
+            self._gradient(x_nhwc, target, whole)
+            self._statistics.put_back()
+        self._rehearsals, self._proven = max(0, self._rehearsals - 1), max(self._proven, len(x_nhwc))
+        self.divisible = False
+
+    def _of_all(self, loss: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and hits of the whole batch; and whether anybody wants to stop, which every process learns now."""
+        asked = torch.tensor(float(self.wish()), dtype=torch.float64)
+        here = torch.stack([loss.to(self.loss_sum.dtype), right.to(self.loss_sum.dtype)])
+        if here.device.type == "cpu":
+            sums = processes.total(torch.stack([*here, asked]))
+            self._wished = bool(sums[2] > 0)
+        else:
+            # The hosts talk beside their devices: what is summed there is not waited for.
+            sums = processes.total(here)
+            self._wished = bool(processes.total(asked) > 0)
+        return sums[0], sums[1]
+
+    def align(self) -> None:
+        """Give every process the running statistics of process 0, so that all evaluate the same network."""
+        if self.shared is not None:
+            processes.spread(self.model.buffers())
+            processes.spread(() if self.average is None else self.average.buffers())
+
+    def note(self) -> str | None:
+        """What a reader should know of the batch being taken in parts; None where it is not."""
+        if self.parts == 1:
+            return None
+        pictures = min(self.batches.batch_size, len(self.batches.labels_n)) // self.batches.shard.of
+        return sentence(self.model, pictures, self.parts)
 
     def seed_step(self) -> None:
         """Seed torch for the next step: dropout's masks follow from seed and step, so a resumed run draws the same."""
-        seed = (self.batches.seed << 32) + self.step
+        seed = _mixed((self.batches.seed << 32) + self.step, self.batches.shard.number)
         if self.loss_sum.device.type == "cpu":
             # torch.manual_seed sees to every device there might be, which takes as long as a small layer.
             torch.default_generator.manual_seed(seed)
@@ -222,3 +343,10 @@ class Training:
         A mixture of two pictures counts as right by the share of the one that is named.
         """
         return float(self.loss_sum) / max(1, self.seen), float(self.correct) / max(1, self.seen)
+
+
+def _mixed(seed: int, process: int) -> int:
+    """A seed of a process's own; that of process 0 is the one of a process alone."""
+    if process == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed} {process}".encode(), digest_size=8).digest(), "big") >> 1

@@ -6,6 +6,7 @@ Logits are (N, classes). Labels are (N,), or (N, classes) where pictures are mix
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -16,6 +17,29 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 #: Focal loss: how fast a picture's weight falls as it becomes easy (γ of the paper, which found 2 best).
 FOCUS = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """A loss whose mean is one by weights, one for each class."""
+
+    loss: Loss
+    weight_k: torch.Tensor
+
+    def __call__(self, logits_nk: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch."""
+        return self.loss(logits_nk, labels)
+
+
+def mass(loss: Loss, labels: torch.Tensor) -> float | torch.Tensor:
+    """What a batch's mean loss is divided by: its pictures, or, with class weights, the weights of their labels.
+
+    Mixtures count by the picture, as torch's cross-entropy has it, and so does a loss of one's own.
+    """
+    if not isinstance(loss, Weighed) or labels.ndim == 2:
+        return float(len(labels))
+    wide = torch.float32 if labels.device.type == "mps" else torch.float64
+    return loss.weight_k.to(labels.device, wide)[labels].sum()
 
 
 def make_loss(recipe: Recipe, class_counts: Sequence[int] = ()) -> Loss:
@@ -29,7 +53,8 @@ def make_loss(recipe: Recipe, class_counts: Sequence[int] = ()) -> Loss:
     def focal_loss(logits_nk: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return focal(logits_nk, labels, weight_k=_beside(weight_k, logits_nk))
 
-    return {"mse": mse, "focal": focal_loss}.get(recipe.optimisation.loss, cross_entropy)
+    chosen: Loss = {"mse": mse, "focal": focal_loss}.get(recipe.optimisation.loss, cross_entropy)
+    return chosen if weight_k is None else Weighed(chosen, weight_k)
 
 
 def mse(logits_nk: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

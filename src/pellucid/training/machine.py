@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,36 +9,48 @@ from pathlib import Path
 
 import torch
 
-from pellucid.data.reading import workers
+from pellucid.data.cores import usable_cores
 from pellucid.errors import UsageError
 from pellucid.recipe import Engine
+from pellucid.training.processes import local_rank, local_size, several, size
 
 
 def pick_device(name: str) -> torch.device:
     """The device a recipe names; `auto` is CUDA where there is one, else the processor.
 
-    Raises UsageError for a device this machine or this build of torch does not have.
+    Of several processes on a machine each has a GPU of its own. Raises UsageError for a device this machine or this
+    build of torch does not have.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device("cuda" if available["cuda"] else "cpu")
+        name = "cuda" if available["cuda"] else "cpu"
     if not available[name]:
         here = ", ".join(device for device, there in available.items() if there)
         raise UsageError(f"--device {name}: torch {torch.__version__} finds none on this machine; it has: {here}")
+    if several():
+        return _own(name)
     return torch.device(name)
 
 
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, cut down to a container's quota.
+def _own(name: str) -> torch.device:
+    """This process's device, among several processes."""
+    if name == "mps":
+        raise UsageError(f"--device mps: takes one process, and there are {size()}; leave torchrun away")
+    if name == "cpu":
+        return torch.device("cpu")
+    there = torch.cuda.device_count()
+    if local_size() > there:
+        raise UsageError(
+            f"--device cuda: {local_size()} processes on this machine want a GPU each, and it has {there}; start "
+            f"torchrun with --nproc-per-node {there}, or train with --device cpu"
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
 
-    A container with a quota of two still sees all cores of its host, and threads beyond the quota wait for each other.
-    """
-    cores = workers()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores
+
+def own_cores() -> int:
+    """The cores that each of the processes on this machine may use."""
+    return max(1, usable_cores() // local_size())
 
 
 def processor() -> str:

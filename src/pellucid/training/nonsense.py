@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.data.batches import cuts
 from pellucid.files import write_json
-from pellucid.training.loop import Forward, Training
+from pellucid.training.forward import Answers, Forward
+from pellucid.training.loop import Training
 
 #: What a run that met such a step leaves in its folder.
 BAD_STEP = "bad_step.json"
@@ -61,11 +61,15 @@ def weights_are_numbers(model: nn.Module) -> bool:
     return _bad_weights(model) is None
 
 
-def forward_fault(training: Training, x_nhwc: torch.Tensor, names: Sequence[str]) -> BadStep:
-    """The fault of the step about to be taken, whose loss is no number. The network is as before afterwards."""
+def forward_fault(training: Training, names: Sequence[str]) -> BadStep:
+    """The fault of the step about to be taken, whose loss is no number. The network is as before afterwards.
+
+    Of several processes each looks at the whole batch, and comes to the same.
+    """
     if not weights_are_numbers(training.model):
         # They were finite a step ago: its update made them so.
         return update_fault(training, names)
+    _, x_nhwc = training.batches.whole(*divmod(training.step, len(training.batches)))
     layer, place, bad_n = _first_bad(training, x_nhwc)
     return _bad_step(training, training.step, place, layer, names, bad_n)
 
@@ -83,8 +87,7 @@ def _bad_step(
     """The step, counted from 0, with the pictures of its batch: those marked, or all."""
     batches = training.batches
     epoch, number = divmod(max(0, step), len(batches))
-    order_n, _ = batches.drawn(epoch)
-    index_n = order_n[cuts(len(batches.labels_n), batches.batch_size)[number]]
+    index_n, _ = batches.whole(epoch, number)
     chosen_n = index_n if bad_n is None or len(bad_n) != len(index_n) else index_n[bad_n.cpu().numpy()]
     taken = training.step
     training.step = max(0, step)
@@ -113,7 +116,7 @@ def _first_bad(training: Training, x_nhwc: torch.Tensor) -> tuple[str | None, st
             module.register_forward_hook(look(name, f"first in the answer of {name} ({kind})"))
     training.seed_step()
     with torch.no_grad():
-        logits_nk, _ = Forward(model, training.batches.preprocess, training.recipe.engine)(x_nhwc)
+        logits_nk, _ = Forward(Answers(model), training.batches.preprocess, training.recipe.engine)(x_nhwc)
     if found:
         return found[0]
     bad_n = _bad_pictures(logits_nk, len(x_nhwc))

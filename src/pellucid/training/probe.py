@@ -22,15 +22,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.data.batches import Batches
+from pellucid.data.batches import WHOLE, Batches
 from pellucid.data.cache import cache_folder
 from pellucid.data.mix import Target
 from pellucid.errors import PellucidError
 from pellucid.files import make_folder, read_json, write_json
 from pellucid.recipe import Engine, Layout, Precision, Recipe
+from pellucid.training import processes
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss
-from pellucid.training.machine import bfloat16_works, processor, threads, usable_cores
+from pellucid.training.machine import bfloat16_works, own_cores, processor, threads
+from pellucid.training.memory import NoRoomError, no_room
 
 #: What a later candidate must win by.
 MARGIN = 0.10
@@ -63,7 +65,7 @@ def candidates(engine: Engine, device: torch.device) -> list[Engine]:
     if engine.threads:
         counts = [engine.threads]
     elif device.type == "cpu":
-        cores = usable_cores()
+        cores = own_cores()
         counts = sorted({1, math.ceil(cores / 2), cores})
     else:
         counts = [1]
@@ -81,7 +83,7 @@ def untried(engine: Engine) -> Engine:
         engine,
         precision="float32" if engine.precision == "auto" else engine.precision,
         layout="nhwc" if engine.layout == "auto" else engine.layout,
-        threads=engine.threads or usable_cores(),
+        threads=engine.threads or own_cores(),
     )
 
 
@@ -101,7 +103,13 @@ def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, ag
     if known is not None:
         return known
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        milliseconds = _time(model, batches, recipe, loss, tried)
+        milliseconds, parts = _time(model, batches, recipe, loss, tried), 1
+        while min(milliseconds) == math.inf:
+            # None has room for the batch: in the parts, then, that training will come to.
+            parts *= 2
+            if parts > batches.batch_size:
+                raise no_room(1, batches.preprocess.size)
+            milliseconds = _time(model, batches, recipe, loss, tried, parts)
     best = pick(milliseconds)
     table = tuple(
         {
@@ -112,9 +120,21 @@ def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, ag
             "chosen": i == best,
         }
         for i, (engine, ms) in enumerate(zip(tried, milliseconds, strict=True))
+        # One that memory had no room for is no candidate.
+        if ms < math.inf
     )
-    _remember(key, table)
+    if parts == 1:
+        _remember(key, table)
     return Measured(tried[best], table, remembered=False)
+
+
+def choose_together(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, again: bool = False) -> Measured:
+    """What `choose` gives for one process's part of a batch, measured by process 0 while the others wait."""
+    if batches.shard.of == 1:
+        return choose(model, batches, recipe, loss, again=again)
+    own = dataclasses.replace(batches, batch_size=math.ceil(batches.batch_size / batches.shard.of), shard=WHOLE)
+    told = processes.led(lambda: dataclasses.asdict(choose(model, own, recipe, loss, again=again)))
+    return Measured(Engine(**told["engine"]), tuple(told["table"]), bool(told["remembered"]))
 
 
 def pick(milliseconds: list[float]) -> int:
@@ -130,8 +150,13 @@ def pick(milliseconds: list[float]) -> int:
     return best
 
 
-def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine]) -> list[float]:
-    """The least milliseconds of a training step under each engine."""
+def _time(
+    model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine], parts: int = 1
+) -> list[float]:
+    """The least milliseconds of a training step under each engine; infinity where memory has no room for it.
+
+    The batch is taken in so many parts.
+    """
     device = batches.device
     least = [math.inf] * len(tried)
     # Candidates that differ in threads alone share a copy of the network and its optimiser: a large one has no room for
@@ -139,19 +164,26 @@ def _time(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried:
     twins: dict[tuple[Precision, Layout], Training] = {}
     for engine in tried:
         if (engine.precision, engine.layout) not in twins:
-            twin = place(copy.deepcopy(model), engine, device)
-            own = dataclasses.replace(recipe, engine=engine)
-            twins[engine.precision, engine.layout] = Training(twin, batches, own, loss)
-            twins[engine.precision, engine.layout].to_training_mode()
+            twin = Training(
+                place(copy.deepcopy(model), engine, device), batches, dataclasses.replace(recipe, engine=engine), loss
+            )
+            twin.to_training_mode()
+            twin.parts, twin.divisible = parts, False
+            twins[engine.precision, engine.layout] = twin
     drawn = _endless(batches)
-    begun = time.perf_counter()
+    begun, full = time.perf_counter(), set[int]()
     for round_ in range(ROUNDS + 1):
         for i, engine in enumerate(tried):
             # The first round warms up, and shows which candidates are hopeless: those get no second try.
-            if round_ > 1 and least[i] > 2 * min(least):
+            if i in full or (round_ > 1 and least[i] > 2 * min(least)):
                 continue
-            with threads(engine.threads):
-                took = _step(twins[engine.precision, engine.layout], drawn)
+            try:
+                with threads(engine.threads):
+                    took = _step(twins[engine.precision, engine.layout], drawn)
+            except NoRoomError:
+                full.add(i)
+                least[i] = math.inf
+                continue
             if round_ > 0:
                 least[i] = min(least[i], took)
         if round_ > 0 and time.perf_counter() - begun > SECONDS:
@@ -187,7 +219,7 @@ def _key(recipe: Recipe, batches: Batches, tried: list[Engine]) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     facts = [
         where,
-        usable_cores(),
+        own_cores(),
         torch.__version__,
         recipe.net,
         recipe.optimisation.optimizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +12,15 @@ import torch
 from torch import nn
 
 from pellucid import nets
-from pellucid.bundle.folder import load
-from pellucid.data.batches import Batches
+from pellucid.data.batches import WHOLE, Batches, Shard
 from pellucid.data.load import Shown
 from pellucid.data.mix import mixes
 from pellucid.data.record import Row, read_record, write_record
 from pellucid.errors import DataError, UsageError
-from pellucid.files import alone_in, clear_unfinished, put, put_new, read_json, staged, write_json
+from pellucid.files import alone_in, clear_unfinished, put, put_new, staged, write_json
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
-from pellucid.training.events import Event, Run, Started, Understood
+from pellucid.training import processes, restart
+from pellucid.training.events import Event, Started, Understood
 from pellucid.training.first import first_variances, show_first
 from pellucid.training.leave import environment
 from pellucid.training.loop import Training, place
@@ -28,8 +29,8 @@ from pellucid.training.machine import computing, pick_device
 from pellucid.training.pictures import Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.pretrained import begin
-from pellucid.training.probe import Measured, choose, untried
-from pellucid.training.session import RESULT, Session
+from pellucid.training.probe import Measured, choose_together, untried
+from pellucid.training.session import Session, finished
 from pellucid.training.sweep import Sweep, sweep
 
 
@@ -52,13 +53,35 @@ def run(
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
+
+    Of several processes, as torchrun starts them, each iterates and has the same events; process 0 alone writes. A run
+    that torchrun has started again goes on from its last checkpoint.
     """
-    recipe = _named(recipe, model, loss)
-    wanted = out if callable(out) or out is None else _free(Path(out))
-    terms = terms or Terms()
-    task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
+    with processes.together():
+        yield from _run(recipe, out, model, loss, measure, terms or Terms(), every)
+
+
+def _run(
+    recipe: Recipe,
+    out: str | Path | Callable[[Recipe], Path] | None,
+    model: nn.Module | None,
+    loss: Loss | None,
+    measure: bool,
+    terms: Terms,
+    every: float | None,
+) -> Iterator[Event]:
+    launched = restart.launch()
+    begun = None if callable(out) else processes.led(lambda: restart.begun(out, launched))
+    if begun is not None:
+        yield from _resume(Path(begun), model, loss, every)
+        return
+    with processes.leader_first():
+        recipe = _named(recipe, model, loss)
+        wanted = out if callable(out) or out is None else _free(Path(out))
+        task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
-    shown = yield from pictures(task, terms)
+    with processes.leader_first():
+        shown = yield from pictures(task, terms)
     task, train, val = shown.task, shown.train, shown.val
     training, measured, variances = _set_up(task, train, model, loss, measure)
     found = _found(training)
@@ -71,17 +94,21 @@ def run(
         lr=training.recipe.optimisation.lr,
     )
     task = dataclasses.replace(task, recipe=recipe)
-    path = wanted(recipe) if callable(wanted) else wanted
-    with staged("runs" if path is None else path.parent) as fresh:
-        write_json(fresh / "environment.json", environment())
-        write_record(fresh, _record(task, train, val))
-        write_skipped(fresh, shown.skipped)
-        write_json(fresh / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
-        show_first(fresh, training.batches, task.source.classes, found)
-        folder = put_new(fresh, name_of(recipe)) if path is None else put(fresh, path)
+
+    def make() -> str:
+        path = wanted(recipe) if callable(wanted) else wanted
+        with staged("runs" if path is None else path.parent) as fresh:
+            write_json(fresh / "environment.json", environment(launched))
+            write_record(fresh, _record(task, train, val))
+            write_skipped(fresh, shown.skipped)
+            write_json(fresh / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
+            show_first(fresh, training.batches, task.source.classes, found)
+            return str(put_new(fresh, name_of(recipe)) if path is None else put(fresh, path))
+
+    folder = Path(processes.led(make))
     left_out = tuple(f"{skipped.file}: {skipped.detail}" for skipped in shown.skipped)
     yield Started(folder, recipe, _image(task), measured, training.model, left_out, found, variances)
-    with alone_in(folder):
+    with _alone(folder):
         yield from Session(folder, task, train, val, training, every).run()
 
 
@@ -97,17 +124,23 @@ def resume(
     `every` as for `run`. Raises DataError when the pictures are not those the run began with, and where no checkpoint
     is sound; UsageError while another process trains the run.
     """
-    folder = Path(folder)
-    finished = _finished(folder, model)
-    if finished is not None:
-        yield finished
+    with processes.together():
+        yield from _resume(Path(folder), model, loss, every)
+
+
+def _resume(folder: Path, model: nn.Module | None, loss: Loss | None, every: float | None) -> Iterator[Event]:
+    done = finished(folder, model)
+    if done is not None:
+        yield done
         return
     if not (folder / "recipe.json").is_file():
         raise DataError(f"{folder}: no recipe.json here, so no run to go on with; give the folder that train made")
     recipe = read_recipe(folder / "recipe.json")
-    task = prepare(recipe, model, mismatch=True)
+    with processes.leader_first():
+        task = prepare(recipe, model, mismatch=True)
     yield Understood(task)
-    shown = yield from pictures(task, Terms(), begun=True)
+    with processes.leader_first():
+        shown = yield from pictures(task, Terms(), begun=True)
     task, train, val = shown.task, shown.train, shown.val
     if _record(task, train, val) != read_record(folder):
         raise DataError(
@@ -115,26 +148,23 @@ def resume(
             "put them back, or train anew with --recipe"
         )
     training, measured, _ = _set_up(task, train, model, loss, measure=False)
-    with alone_in(folder):
-        clear_unfinished(folder)
+    restart.refuse_other_batches(folder, training.batches)
+    with _alone(folder):
         session = Session(folder, task, train, val, training, every)
         yield from session.go_on()
         yield Started(folder, recipe, _image(task), measured, training.model, ())
         yield from session.run()
 
 
-def _finished(folder: Path, model: nn.Module | None) -> Run | None:
-    """The run in `folder`, if it came to its end."""
-    if not (folder / RESULT).is_file():
-        return None
-    result = read_json(folder / RESULT)
-    try:
-        if result["stopped"]:
-            return None
-        scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split", "head"}}
-        return Run(folder, load(folder, net=model), scores, int(result["epoch"]), False, tuple(result["notes"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only run in a folder, and clear away what a killed one left unfinished; process 0 sees to it."""
+    with contextlib.ExitStack() as stack:
+        with processes.leader_first():
+            if processes.leads():
+                stack.enter_context(alone_in(folder))
+                clear_unfinished(folder)
+        yield
 
 
 def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe:
@@ -177,19 +207,21 @@ def _set_up(
         _batch_size(recipe, len(train.labels)),
         recipe.seed,
         balanced=recipe.optimisation.balance == "sample",
+        shard=Shard(processes.rank(), processes.size()),
     )
+    restart.refuse_small_batches(batches)
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
     variances = None
     if recipe.optimisation.init is not None:
         nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)
-        variances = first_variances(model.to(device), batches)
+        variances = first_variances(model.to(device), dataclasses.replace(batches, shard=WHOLE))
     begin(model, recipe, task.weights, task.source.classes)
     loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
     if recipe.head_alone:
         measured = Measured(untried(recipe.engine), (), remembered=False)
     else:
-        measured = choose(model.to(device), batches, recipe, loss, again=measure)
+        measured = choose_together(model.to(device), batches, recipe, loss, again=measure)
     recipe = dataclasses.replace(recipe, engine=measured.engine)
     if task.teacher is not None:
         task.teacher.model.to(device)

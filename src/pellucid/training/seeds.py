@@ -17,6 +17,7 @@ from pellucid.recipe import Recipe, settle
 from pellucid.scores import spread
 from pellucid.training.events import Event, Run
 from pellucid.training.prepare import name_of
+from pellucid.training.processes import several, size
 from pellucid.training.runs import resume, run
 
 #: What a set of runs leaves beside them.
@@ -91,6 +92,7 @@ def run_seeds(
     """
     if not 2 <= count <= MOST:
         raise UsageError(f"--seeds {count}: expected a whole number from 2 to {MOST}; one seed is given by --seed")
+    _refuse_processes()
     if options.get("model") is not None:
         raise UsageError(
             "--seeds: a network of your own is trained in place, so its second run would go on; train once"
@@ -124,12 +126,21 @@ def resume_seeds(folder: str | Path, **options: Any) -> Iterator[Event | Seeding
     A finished set is left as it is. `options` as for `run_seeds`. Raises DataError for a folder that holds no set, and
     what `resume` and `run` raise.
     """
+    _refuse_processes()
     yield from _go_on(Path(folder), options)
 
 
 def is_set(folder: str | Path) -> bool:
     """Whether a folder is that of several runs, and not of one."""
     return (Path(folder) / SEEDS).is_file()
+
+
+def _refuse_processes() -> None:
+    if several():
+        raise UsageError(
+            f"--seeds: a set of runs is trained by one process, and there are {size()}; leave torchrun away, or train "
+            "each seed by itself with --seed"
+        )
 
 
 def _go_on(folder: Path, options: Mapping[str, Any], first: Run | None = None) -> Iterator[Event | Seeding | Seeds]:

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from pellucid.bundle.folder import fill, tensors
+from pellucid.bundle.folder import fill, load, tensors
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.batches import order
-from pellucid.data.images import picked
+from pellucid.data.images import Lazy, picked
 from pellucid.data.load import Shown
 from pellucid.data.mix import mixes
 from pellucid.errors import DataError, PellucidError
-from pellucid.files import append_line, make_folder, read_lines, write_json, write_tensors, write_text
+from pellucid.files import append_line, make_folder, read_json, read_lines, write_json, write_tensors, write_text
 from pellucid.scores import evaluation
+from pellucid.training import processes
 from pellucid.training.checkpoint import BEST, Arrays, load_checkpoint, save_checkpoint
 from pellucid.training.events import Epoch, Event, Noted, Progress, Run
+from pellucid.training.inference import infer_together
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import leave
 from pellucid.training.loop import NotFiniteError, Training
@@ -44,6 +47,20 @@ CLEAN = 1000
 EVERY, COST = 30.0, 0.02
 
 
+def finished(folder: Path, model: nn.Module | None, *, stopped: bool = False) -> Run | None:
+    """The run in `folder`, if it came to its end; or, with `stopped`, if it was interrupted."""
+    if not (folder / RESULT).is_file():
+        return None
+    result = read_json(folder / RESULT)
+    try:
+        if result["stopped"] != stopped:
+            return None
+        scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split", "head"}}
+        return Run(folder, load(folder, net=model), scores, int(result["epoch"]), stopped, tuple(result["notes"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
+
+
 class Session:
     """Where a run writes, what it trains, and what has been best so far."""
 
@@ -55,6 +72,8 @@ class Session:
         self.monitor = task.recipe.optimisation.monitor
         self.every = every
         """Seconds between two checkpoints; None for a number that keeps their cost small."""
+        self._noted: str | None = None
+        """What was last told of batches taken in parts."""
         self._best: Arrays | None = None
         """The weights that were best so far."""
         self._best_written = False
@@ -70,6 +89,7 @@ class Session:
         found = load_checkpoint(self.folder, self.training)
         if found is not None:
             self._seconds, self._best = float(found.facts["seconds"]), found.best
+            self.training.parts = int(found.facts.get("parts", 1))
             if found.damage is not None:
                 yield Noted(f"{found.damage}; the checkpoint before it was taken, of step {self.training.step}")
         metrics = self.folder / METRICS
@@ -77,7 +97,7 @@ class Session:
             # A line written after the checkpoint will be written again.
             written = read_lines(metrics)
             self.history = [row for row in written if row["step"] <= self.training.step]
-            if len(self.history) < len(written):
+            if len(self.history) < len(written) and processes.leads():
                 write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
         if self.history and self._best is None:
             raise DataError(
@@ -88,15 +108,27 @@ class Session:
 
     def run(self) -> Iterator[Event]:
         """Train to the end, or to an interrupt; then leave the run folder complete."""
-        make_folder(self.folder / "checkpoints")
+        if processes.leads():
+            make_folder(self.folder / "checkpoints")
         self._begun = self._saved = time.perf_counter()
         with Interrupt() as interrupt, computing(self.training.recipe.engine):
             if not self.training.strict and not self.training.step:
                 self._save()  # to go back to, where a bad step is found late
-            while not self._done() and not interrupt.asked:
-                yield from self._epoch(interrupt)
+            self.training.wish = lambda: interrupt.asked
+            while not self._done() and not self.training.stopping:
+                yield from self._epoch()
             self._save()
-            yield self._finish(stopped=not self._done())
+            yield self._end(stopped=not self._done())
+
+    def _end(self, *, stopped: bool) -> Run:
+        """The finished run: process 0 makes it, and the others find what it has left."""
+        with processes.leader_first():
+            if processes.leads():
+                return self._finish(stopped=stopped)
+            model = copy.deepcopy(self.training.model).to("cpu") if self.task.recipe.net == "custom" else None
+            found = finished(self.folder, model, stopped=stopped)
+            assert found is not None
+            return found
 
     def _done(self) -> bool:
         """Whether the last step is taken, or patience is over, or there is nothing to train but a head."""
@@ -112,18 +144,19 @@ class Session:
         if self.task.recipe.optimisation.schedule == "plateau":
             self.training.lowered = lowered(self.history, self.monitor)
 
-    def _epoch(self, interrupt: Interrupt) -> Iterator[Event]:
+    def _epoch(self) -> Iterator[Event]:
         training, begun = self.training, time.perf_counter()
         epoch = training.epoch + 1
         try:
-            images = yield from self._steps(interrupt)
-        except NotFiniteError as error:
-            raise self._nonsense(forward_fault(training, error.x_nhwc, self.train.names)) from None
+            images = yield from self._steps()
+        except NotFiniteError:
+            raise self._nonsense(forward_fault(training, self.train.names)) from None
         except DataError:
             # A picture that can no longer be read: all steps up to here are whole, and none is to be lost.
             self._save()
             raise
         speed = images / (time.perf_counter() - begun)
+        training.align()
         self._refuse_nonsense()
         if training.epoch + 1 == epoch:
             return  # interrupted inside the epoch: its line is written when it is whole
@@ -134,17 +167,21 @@ class Session:
         is_best = best(self.history, self.monitor) is row
         if is_best:
             self._keep_best()
-        append_line(self.folder / METRICS, row)
+        if processes.leads():
+            append_line(self.folder / METRICS, row)
         self._save_if_due()
         self._steer()
         yield Epoch(row, is_best)
 
-    def _steps(self, interrupt: Interrupt) -> Generator[Event, None, int]:
+    def _steps(self) -> Generator[Event, None, int]:
         """Take the steps left in this epoch; the number of pictures."""
         training, images, begun, reported = self.training, 0, time.perf_counter(), 0.0
         epoch = training.epoch + 1
         for count in training.run_epoch():
             images += count
+            if training.note() != self._noted:
+                self._noted = training.note()
+                yield Noted(self._noted or "")
             elapsed = time.perf_counter() - begun
             if elapsed - reported >= REPORT:
                 reported = elapsed
@@ -152,7 +189,7 @@ class Session:
             if training.epoch + 1 == epoch:
                 # Not behind an epoch's last step: the checkpoint would say that its line is written.
                 self._save_if_due()
-            if interrupt.asked:
+            if training.stopping:
                 break
         return images
 
@@ -182,24 +219,28 @@ class Session:
                 for _ in self.training.run_epoch():
                     if not weights_are_numbers(self.training.model):
                         return
-        except NotFiniteError as error:
-            raise self._nonsense(forward_fault(self.training, error.x_nhwc, self.train.names)) from None
+        except NotFiniteError:
+            raise self._nonsense(forward_fault(self.training, self.train.names)) from None
 
     def _nonsense(self, bad: BadStep) -> PellucidError:
         """The end of the run; its last checkpoint, of before, stays."""
-        bad.write(self.folder)
+        if processes.leads():
+            bad.write(self.folder)
         cure = "look into the loss"
         if bad.layer is not None:
             peak = self.training.recipe.optimisation.rate
             cure = f"the learning rate is too high for this network: try --lr {peak / 10:g}"
-        return PellucidError(
+        error = PellucidError(
             f"the loss is no longer a number {bad.sentence()}; {cure} (all of it in {self.folder / 'bad_step.json'}; "
             "checkpoints/ is of before)"
         )
+        if not processes.leads():
+            error.add_note(processes.TOLD)
+        return error
 
     def _scores(self, epoch: int) -> dict[str, Any]:
         """The epoch's own part of its line in `metrics.jsonl`."""
-        logits_nk = infer(self.training.kept, self.task.preprocess, self.val.pixels)
+        logits_nk = self._logits(self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         loss, accuracy = self.training.sums()
         row = {
@@ -224,8 +265,12 @@ class Session:
         Of the same thousand (at most) in each epoch.
         """
         chosen_n = order(self.task.recipe.seed, 0, len(self.train.labels))[:CLEAN]
-        logits_nk = infer(self.training.kept, self.task.preprocess, picked(self.train.pixels, chosen_n))
+        logits_nk = self._logits(picked(self.train.pixels, chosen_n))
         return float((logits_nk.argmax(1) == self.train.labels[chosen_n]).mean())
+
+    def _logits(self, pixels_nhwc: NDArray[np.uint8] | Lazy) -> NDArray[np.float64]:
+        """What the network to be kept says of pictures."""
+        return infer_together(self.training.kept, self.task.preprocess, pixels_nhwc, len(self.task.source.classes))
 
     def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
         """The loss that training makes small, on val; its own, so that the two curves can be compared."""
@@ -250,10 +295,15 @@ class Session:
             self._save()
 
     def _save(self) -> None:
+        """A checkpoint; of several processes, which all have the same state, process 0 writes it."""
+        if not processes.leads():
+            return
         begun = time.perf_counter()
         if not weights_are_numbers(self.training.model):
             self._refuse_nonsense()
-        save_checkpoint(self.folder, self.training, {"seconds": self._spent()}, self._best)
+        save_checkpoint(
+            self.folder, self.training, {"seconds": self._spent(), "parts": self.training.parts}, self._best
+        )
         if self._best is not None and not self._best_written:
             # For whoever wants the best weights alone; a resumed run takes them from its checkpoint.
             write_tensors(self.folder / "checkpoints" / BEST, self._best, {"format": "pt"})
@@ -270,9 +320,9 @@ class Session:
         recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
         logits_nk = infer(model, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        said: tuple[str, ...] = ()
+        said: tuple[str, ...] = () if (note := self.training.note()) is None else (note,)
         if self.task.recipe.head is not None and not stopped:
-            said = put_on_head(recogniser, self.task.recipe, self.train, scores)
+            said += put_on_head(recogniser, self.task.recipe, self.train, scores)
             logits_nk = infer(model, self.task.preprocess, self.val.pixels)
             scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         notes = (*said, *leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch))

@@ -57,18 +57,15 @@ def sweep(training: Training) -> Sweep:
     twin = Training(copy.deepcopy(training.model), training.batches, recipe, training.loss, training.teacher)
     rates: list[float] = []
     losses: list[float] = []
-    while len(losses) < STEPS:
-        for x_nhwc, target in twin.batches.epoch(twin.step // len(twin.batches)):
-            rate = usual * FROM * (TO / FROM) ** (len(losses) / (STEPS - 1))
-            twin.model.train()
-            twin.lowered = rate
-            twin.loss_sum.zero_()
-            twin.take_step(x_nhwc, target)
-            rates.append(rate)
-            losses.append(float(twin.loss_sum) / len(x_nhwc))
+    twin.lowered = usual * FROM
+    while True:
+        for pictures in twin.run_epoch():
+            rates.append(twin.lowered)
+            losses.append(float(twin.loss_sum) / pictures)
             if len(losses) == STEPS or exploded(losses):
                 return suggest(rates, losses)
-    raise AssertionError("an epoch has batches")
+            twin.loss_sum.zero_()
+            twin.lowered = usual * FROM * (TO / FROM) ** (len(losses) / (STEPS - 1))
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
