@@ -37,12 +37,14 @@ def averaged(model: nn.Module, device: torch.device, *, whole: bool) -> Distribu
     Batch normalisation takes each process's own statistics. Without `whole`, there may be parameters that no answer
     depends on, which are then looked for at every step.
     """
-    return DistributedDataParallel(
+    wrapped = DistributedDataParallel(
         Answers(model),
         device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         find_unused_parameters=not whole,
     )
+    # As an attribute, since the argument has another name from torch 2.13 on.
+    wrapped.broadcast_buffers = False
+    return wrapped
 
 
 @dataclass(frozen=True)

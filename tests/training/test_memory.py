@@ -1,0 +1,195 @@
+"""A batch that memory has no room for gives the gradient it would have given."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pellucid.data.batches import Batches
+from pellucid.data.preprocess import Preprocess
+from pellucid.errors import PellucidError
+from pellucid.recipe import Engine, Precision, Recipe, settle
+from pellucid.training import Noted, Run, run
+from pellucid.training.loop import Training, place
+from pellucid.training.losses import make_loss
+from pellucid.training.memory import NoRoomError, Whole, most_parts
+
+CPU = torch.device("cpu")
+
+
+class Narrow(nn.Module):
+    """Passes at most so many pictures on, and raises what the processor's allocator raises for more."""
+
+    def __init__(self, most: int, error: Callable[[], Exception] | None = None) -> None:
+        super().__init__()
+        self.most, self.error, self.asked = most, error, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        if len(x) > self.most:
+            if self.error is not None:
+                raise self.error()
+            torch.empty(1 << 60, dtype=torch.uint8)  # the real thing
+        return x
+
+
+def network(most: int, *, norm: bool = False) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)] if norm else [nn.Conv2d(3, 6, 3), nn.Tanh()]
+    return nn.Sequential(*layers, Narrow(most), nn.Flatten(), nn.Linear(6 * 36, 4))
+
+
+def training(model: nn.Module, *, precision: Precision = "float64", n: int = 24, **settings: Any) -> Training:
+    engine = Engine(precision=precision, layout="nchw", threads=1)
+    usual = {"optimizer": "momentum", "lr": 0.05, "schedule": "constant", "epochs": 3, "batch_size": n}
+    recipe = settle(Recipe(engine=engine), **{**usual, **settings})
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (n, 8, 8, 3), generator=generator).to(torch.uint8)
+    labels = (torch.rand(n, generator=generator) ** 2 * 4).long()
+    preprocess = Preprocess(size=(8, 8), resize="crop", channels=3, mean=(0.5,) * 3, std=(0.25,) * 3)
+    batches = Batches(pixels, labels, preprocess, tuple(recipe.pictures.augment or ()), n, seed=0)
+    loss = make_loss(recipe, labels.bincount(minlength=4).tolist())
+    return Training(place(model, engine, CPU), batches, recipe, loss)
+
+
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"balance": "weights"}, {"balance": "weights", "loss": "focal"}, {"augment": ("mixup",)}, {"loss": "mse"}],
+    ids=str,
+)
+@pytest.mark.parametrize(("most", "parts"), [(23, 2), (12, 2), (11, 4), (5, 8), (1, 24)])
+def test_the_gradient_is_that_of_the_whole_batch(
+    precision: Precision, close: float, settings: dict[str, Any], most: int, parts: int
+) -> None:
+    whole, parted = (training(network(m), precision=precision, **settings) for m in (24, most))
+    for work in (whole, parted):
+        list(work.run_epoch())
+    assert parted.parts == parts
+    assert whole.parts == 1
+    for a, b in zip(whole.model.parameters(), parted.model.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert (a.grad - b.grad).abs().max() <= close
+        assert (a - b).abs().max() <= close
+    assert parted.sums()[0] == pytest.approx(whole.sums()[0], abs=close)
+    assert parted.sums()[1] == pytest.approx(whole.sums()[1], abs=1e-6)
+    assert parted.seen == 24
+
+
+def test_the_failed_attempt_leaves_no_trace_in_the_statistics() -> None:
+    """They move as in a network that took the parts at once."""
+    found, given = training(network(6, norm=True)), training(network(24, norm=True))
+    given.parts = 4
+    for work in (found, given):
+        list(work.run_epoch())
+    assert found.parts == 4
+    for a, b in zip(found.model.state_dict().values(), given.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert found.model.state_dict()["1.num_batches_tracked"] == 4
+
+
+def test_dropouts_masks_follow_from_seed_step_and_parts() -> None:
+    def dropped(most: int) -> nn.Sequential:
+        model = network(most)
+        model.insert(1, nn.Dropout(0.5))
+        return model
+
+    found, given = training(dropped(6)), training(dropped(24))
+    given.parts = 4
+    for work in (found, given):
+        list(work.run_epoch())
+    for a, b in zip(found.model.parameters(), given.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_batch_normalisation_compares_at_least_two_pictures() -> None:
+    work = training(network(1, norm=True))
+    with pytest.raises(NoRoomError, match=r"no room for a training step of 2 pictures of 8×8: .* smaller --net or"):
+        list(work.run_epoch())
+    assert work.parts == 12
+    # In a network that is not trained it takes what it has.
+    assert most_parts(work.model.eval(), 24) == 24
+
+
+def test_when_no_picture_has_room_it_says_what_to_do() -> None:
+    before = training(network(0))
+    start = [p.detach().clone() for p in before.model.parameters()]
+    with pytest.raises(PellucidError, match=r"memory has no room for a training step of 1 picture of 8×8"):
+        list(before.run_epoch())
+    assert all(torch.equal(a, b) for a, b in zip(start, before.model.parameters(), strict=True))
+
+
+def test_another_error_is_not_swallowed() -> None:
+    model = network(1)
+    narrow = model[2]
+    assert isinstance(narrow, Narrow)
+    narrow.error = lambda: RuntimeError("shape '[3]' is invalid")
+    with pytest.raises(RuntimeError, match="is invalid"):
+        list(training(model).run_epoch())
+    assert narrow.asked == 1
+
+
+def test_it_says_so_once_and_what_it_means_for_batch_normalisation() -> None:
+    plain, normed = training(network(6)), training(network(6, norm=True))
+    assert plain.note() is None
+    for work in (plain, normed):
+        list(work.run_epoch())
+    said = "memory ran out: the batch of 24 is now taken in 4 parts, with the gradient accumulated"
+    assert plain.note() == said
+    assert normed.note() == f"{said}; batch-norm statistics now come from 6 pictures at a time"
+
+
+def test_a_whole_batch_counts_by_weight_only_where_the_loss_does() -> None:
+    labels = torch.tensor([0, 0, 0, 1])
+    weighed = make_loss(settle(Recipe(), balance="weights"), [3, 1])
+    assert Whole.of(weighed, labels) == (4, pytest.approx(3 * 4 / 6 + 4 / 2))
+    assert Whole.of(weighed, labels, mixed=True) == (4, 4.0)
+    assert Whole.of(make_loss(Recipe()), labels) == (4, 4.0)
+
+
+def test_a_run_tells_it_once_and_leaves_it_in_its_notes(tmp_path: Path) -> None:
+    net = nn.Sequential(Narrow(20), nn.Flatten(), nn.Linear(64, 10))
+    recipe = settle(Recipe(data="digits"), epochs=2, size=8, batch_size=64, lr=0.1, layout="nchw", threads=1)
+    # Its engine is measured: one after the other has no room, and so they are compared in parts.
+    *events, last = run(recipe, out=tmp_path / "run", model=net)
+    said = "memory ran out: the batch of 64 is now taken in 4 parts, with the gradient accumulated"
+    assert isinstance(last, Run)
+    assert last.notes == (said,)
+    told = [event.text for event in events if isinstance(event, Noted)]
+    assert told == [said]
+
+
+BOUNDED = """
+import resource, sys
+import pellucid, torch
+
+torch.set_num_threads(1)
+common = {"net": "INPUT -> CONV(64, norm=batch) -> CONV(64) -> POOL -> FC(classes)", "size": 32, "threads": 1}
+common |= {"precision": "float32", "layout": "nchw", "sample": 0.3, "augment": ()}
+# Everything that is loaded late is there before memory is bounded.
+pellucid.train("digits", epochs=1, batch_size=16, out="warm", **common)
+size = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000, resource.RLIM_INFINITY))
+run = pellucid.train("digits", epochs=1, batch_size=256, out="bounded", **common)
+print(run.notes[0])
+"""
+
+
+def test_a_run_with_too_little_memory_ends_well(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("memory is bounded by Linux's means")
+    done = subprocess.run(
+        [sys.executable, "-c", BOUNDED], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "memory ran out: the batch of 256 is now taken in" in done.stdout
+    assert "batch-norm statistics now come from" in done.stdout
+    assert (tmp_path / "bounded/result.json").is_file()
