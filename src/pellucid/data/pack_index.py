@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,9 @@ from pellucid.errors import PellucidError
 from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 
 FILE = "index.safetensors"
+
+#: What stands in the names of the files of rows.
+_TOKEN = re.compile("[0-9a-f]{16}")
 
 # Raised when what is stored changes its meaning, so that an older pack is not taken for a newer one.
 _VERSION = "1"
@@ -88,7 +92,7 @@ def read_index(folder: Path, about: dict[str, str], channels: int) -> Index | No
     try:
         metadata = read_tensors_metadata(path)
         token = metadata.pop("token", "")
-        if metadata != about or not token.isalnum():
+        if metadata != about or not _TOKEN.fullmatch(token):
             return None
         arrays = read_tensors(path)
         names = tuple(arrays["names"].tobytes().decode().split("\0")) if len(arrays["row"]) else ()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -21,9 +20,13 @@ from pellucid.data.images import Source, Split
 from pellucid.data.rules import SPLITS, Row, gather, label_of, printable
 from pellucid.errors import DataError, did_you_mean
 from pellucid.files import read_bytes
+from pellucid.files.read import parse_json
 
 #: The largest table that is read: some ten million rows.
 LIMIT = 1 << 30
+
+#: The longest path or label, in characters: as long as Linux's paths.
+LONGEST = 4096
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -119,7 +122,7 @@ def _path(values: Mapping[str, Any], place: str) -> str:
     path = next((values[key] for key in _PATHS if key in values), None)
     if path is None:
         raise DataError(f"{place}: has no path: expected {' or '.join(_PATHS)}")
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
+    if not isinstance(path, str) or not path.strip() or "\0" in path or len(path) > LONGEST:
         raise DataError(f"{place}: the path is {path!r:.60}: expected the name of a file")
     return path.strip()
 
@@ -128,7 +131,7 @@ def _label(values: Mapping[str, Any], place: str) -> str:
     label = values.get("label")
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str) or not label.strip() or len(label) > LONGEST:
         raise DataError(f"{place}: the label is {label!r:.60}: expected the name of a class")
     return label_of(label)
 
@@ -155,10 +158,7 @@ def _json_lines(text: str, table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{table}, line {number}: is not JSON ({error!s:.80}): mend it, or take it out") from error
+        values = parse_json(line.encode("utf-8"), f"{table}, line {number}", depth=64)
         if not isinstance(values, dict):
             raise DataError(f"{table}, line {number}: expected an object in braces, found {values!r:.60}: mend it")
         yield number, values
@@ -173,6 +173,9 @@ def _csv_lines(text: str, table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not set(_PATHS) & set(columns) or "label" not in columns:
             found = ", ".join(columns)[:100] or "nothing"
             raise DataError(f"{table}, line 1: expected a heading with the columns path and label, found {found}")
+        twice = next((name for name in (*_PATHS, "label", "split") if columns.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{table}, line 1: has the column {twice} twice: take one of the two out")
         for cells in reader:
             if not cells:
                 continue
