@@ -15,16 +15,33 @@ from PIL import Image
 from torch import nn
 
 from pellucid import nets
+from pellucid.bundle import head_file
 from pellucid.bundle.card import card
 from pellucid.bundle.head import attach, head_of
 from pellucid.bundle.head_file import load_head, save_head
 from pellucid.bundle.recogniser import Recogniser, infer
 from pellucid.data.preprocess import Preprocess
+from pellucid.data.reading import read_file
 from pellucid.errors import DataError, UsageError, VerificationError
-from pellucid.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
+from pellucid.files import (
+    checksum,
+    make_folder,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 #: Pictures that a bundle carries to test itself with.
 SELFTEST = 8
+#: The self-test: a checksum of every file that decides what the bundle answers, and the logits of the pictures.
+EXPECTED = "selftest/expected.json"
+#: Those files, where they are there.
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors", head_file.SKOPS, head_file.JSON)
+#: The most numbers that a layer of a bundle's network may make of one picture: a gibibyte in float32.
+LARGEST_MAP = 1 << 28
 #: How far a logit may lie from the one recorded, relative to the largest: another processor sums in another order.
 TOLERANCE = 1e-3
 
@@ -40,8 +57,9 @@ def save(
 
     A head on top of the network is kept beside it, in head.skops and head.json.
 
-    `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them; `facts` go into
-    the model card. Raises PellucidError when the disk refuses.
+    `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them, with a checksum of
+    every file but the model card, which one may edit; `facts` go into the card. Raises PellucidError when the disk
+    refuses.
     """
     make_folder(folder / "selftest")
     parameter = next(recogniser.model.parameters())
@@ -63,14 +81,14 @@ def save(
         },
     )
     write_text(folder / "README.md", card(recogniser, facts))
-    expected = []
+    pictures = []
     for i, (name, raw) in enumerate(examples[:SELFTEST]):
         file = f"{i}{Path(name).suffix.lower() or '.png'}"
         write_bytes(folder / "selftest" / file, raw)
         pixels_hwc = recogniser.preprocess.pixels(raw, name)
         logits_k = infer(recogniser.model, recogniser.preprocess, pixels_hwc[None])[0]
-        expected.append({"file": file, "logits": [float(v) for v in logits_k]})
-    write_json(folder / "selftest" / "expected.json", expected)
+        pictures.append({"file": file, "logits": [float(v) for v in logits_k]})
+    write_json(folder / EXPECTED, {"sha256": _sums(folder), "pictures": pictures})
 
 
 def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogniser:
@@ -80,25 +98,48 @@ def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogn
     Raises DataError for a folder that holds none, or one that is damaged or does not fit together.
     """
     folder = find(run)
-    config = read_json(folder / "config.json")
-    preprocess = Preprocess.from_config(read_json(folder / "preprocessor_config.json"))
-    try:
-        network, dtype = str(config["network"]), {"float32": torch.float32, "float64": torch.float64}[config["dtype"]]
-        id2label = {int(i): str(name) for i, name in config["id2label"].items()}
-        classes = tuple(id2label[i] for i in range(len(id2label)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / 'config.json'}: not a bundle's configuration ({error!r}); train again") from error
+    network, dtype, classes = read_config(folder / "config.json")
+    shown = folder / "preprocessor_config.json"
+    preprocess = Preprocess.from_config(read_json(shown), str(shown))
     if network == "custom" and net is None:
         raise UsageError(
             f"{os.fspath(run)}: holds a network of your own; give it too: pellucid.load(run, net=MyNetwork())"
         )
-    model = net if net is not None else _build(network, preprocess, classes, folder)
-    fill(model.to(dtype), read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    weights = folder / "model.safetensors"
+    arrays = read_tensors(weights)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(
+                f"{weights}: {name!r:.80} holds what is no finite number; take another copy, or train again"
+            )
+    model = net if net is not None else _build(network, preprocess, classes, folder, arrays)
+    fill(model.to(dtype), arrays, weights)
     model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     head = load_head(folder)
     if head is not None:
         attach(model, head)
     return Recogniser(model, classes, preprocess, network)
+
+
+def read_config(path: Path) -> tuple[str, torch.dtype, tuple[str, ...]]:
+    """The network, its numbers' type and its classes, from a bundle's `config.json`.
+
+    Raises DataError for one that is not as `save` writes it: the two maps between classes and their numbers must agree.
+    """
+    config = read_json(path)
+    try:
+        network, dtype = config["network"], {"float32": torch.float32, "float64": torch.float64}[config["dtype"]]
+        id2label, label2id = config["id2label"], config["label2id"]
+        classes = tuple(id2label[str(i)] for i in range(len(id2label)))
+        # What is no text, or half a character, fails here, and not when it is to be shown.
+        "".join((network, *classes)).encode("utf-8")
+        if label2id != {name: i for i, name in enumerate(classes)} or len(label2id) != len(classes):
+            raise ValueError("its id2label and label2id do not agree")  # noqa: TRY301
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a bundle's configuration ({error!r}); take another copy, or train again"
+        ) from error
+    return network, dtype, classes
 
 
 def find(run: str | os.PathLike[str]) -> Path:
@@ -119,23 +160,18 @@ def find(run: str | os.PathLike[str]) -> Path:
 
 
 def verify(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> float:
-    """Decode the raw pictures that a bundle carries, and compare the logits with those kept beside them.
+    """Compare a bundle's files with their checksums, decode the raw pictures it carries, and compare their logits.
 
-    Returns the largest difference, relative to the largest logit. Raises VerificationError beyond 1e-3.
+    Returns the largest difference, relative to the largest logit. Raises VerificationError for a file that is not as it
+    was saved, or a difference beyond 1e-3; DataError for a bundle that does not open, or has no self-test.
     """
-    recogniser, folder = load(run, net=net), find(run) / "selftest"
-    expected = read_json(folder / "expected.json")
-    try:
-        pairs = [(str(entry["file"]), np.array(entry["logits"], dtype=np.float64)) for entry in expected]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / 'expected.json'}: not a self-test ({error!r})") from error
-    if not pairs:
-        raise DataError(f"{folder}: this bundle carries no pictures to test itself with")
+    recogniser, bundle = load(run, net=net), find(run)
+    folder = bundle / "selftest"
+    sums, pairs = _expected(bundle / EXPECTED)
+    _compare(bundle, sums)
     worst = 0.0
     for file, logits_k in pairs:
-        if Path(file).name != file:
-            raise DataError(f"{folder / 'expected.json'}: {file!r} lies outside the self-test's folder")
-        raw = _read(folder / file)
+        raw, _ = read_file(folder / file, str(folder / file))
         found_k = infer(recogniser.model, recogniser.preprocess, recogniser.preprocess.pixels(raw, file)[None])[0]
         if found_k.shape != logits_k.shape:
             raise VerificationError(f"{folder / file}: {found_k.size} logits, expected {logits_k.size}")
@@ -161,22 +197,88 @@ def png(pixels_hwc: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; copy the bundle whole") from error
+def _sums(bundle: Path) -> dict[str, str]:
+    """The checksum of every file of a bundle that decides what it answers, and of its self-test's pictures."""
+    own = [bundle / name for name in FILES if (bundle / name).exists()]
+    pictures = [path for path in (bundle / "selftest").iterdir() if path != bundle / EXPECTED and path.name[0] != "."]
+    return {path.relative_to(bundle).as_posix(): checksum(path) for path in sorted([*own, *pictures])}
 
 
-def _build(network: str, preprocess: Preprocess, classes: tuple[str, ...], folder: Path) -> nn.Module:
+def _expected(path: Path) -> tuple[dict[str, str], list[tuple[str, NDArray[np.float64]]]]:
+    """The checksums and the logits that a bundle's self-test expects."""
+    expected = read_json(path)
     try:
-        return nets.build(network, classes=len(classes), image=(preprocess.channels, *preprocess.size))
+        sums = {str(file): str(value) for file, value in expected["sha256"].items()}
+        entries = expected["pictures"]
+        pairs = [(str(entry["file"]), np.array(entry["logits"], dtype=np.float64)) for entry in entries]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{path}: not a self-test that can be read here ({error!r}); take another copy, or train again"
+        ) from error
+    if not pairs:
+        raise DataError(f"{path}: this bundle carries no pictures to test itself with; take another copy")
+    for file, _ in pairs:
+        if Path(file).name != file:
+            raise DataError(f"{path}: {file!r:.80} lies outside the self-test's folder; take another copy")
+        if f"selftest/{file}" not in sums:
+            raise DataError(f"{path}: has no checksum of {file!r:.80}; take another copy")
+    return sums, pairs
+
+
+def _compare(bundle: Path, expected: Mapping[str, str]) -> None:
+    """Raise VerificationError for a file that is not the one that was saved, is missing, or was added."""
+    found = _sums(bundle)
+    for file in sorted(expected.keys() | found.keys()):
+        if file not in found:
+            raise VerificationError(f"{bundle}: {file!r:.80} is missing: copy the bundle whole")
+        if file not in expected:
+            raise VerificationError(f"{bundle / file}: is no part of the bundle as it was saved: take it away")
+        if found[file] != expected[file]:
+            raise VerificationError(
+                f"{bundle / file}: is not the file that was saved with this bundle (its SHA-256 begins with "
+                f"{found[file][:8]}, not {expected[file][:8]!r}): copy the bundle again"
+            )
+
+
+def _build(
+    network: str, preprocess: Preprocess, classes: tuple[str, ...], folder: Path, arrays: Mapping[str, NDArray[Any]]
+) -> nn.Module:
+    """The network that a bundle's configuration names, if the arrays are its weights."""
+    image = (preprocess.channels, *preprocess.size)
+    try:
+        # First without any memory: a few words may name a network of gigabytes, and these weights may be a few numbers.
+        with torch.device("meta"):
+            empty = nets.build(network, classes=len(classes), image=image)
+            _refuse_misfit(empty, arrays, folder / "model.safetensors")
+            _refuse_large_maps(empty.eval(), image, folder / "config.json")
+        return nets.build(network, classes=len(classes), image=image)
     except UsageError as error:
         raise DataError(f"{folder / 'config.json'}: its network cannot be built: {error}") from error
 
 
+def _refuse_large_maps(empty: nn.Module, image: tuple[int, int, int], place: Path) -> None:
+    """Refuse a network, built without memory, of which one picture would fill it: few weights can make large maps."""
+
+    def watch(module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.numel() > LARGEST_MAP:
+            raise DataError(
+                f"{place}: of one picture its network makes {output.numel():,} numbers in one layer "
+                f"({type(module).__name__}), and {LARGEST_MAP:,} is the most: take another copy, or train again"
+            )
+
+    for module in empty.modules():
+        module.register_forward_hook(watch)
+    with torch.inference_mode():
+        empty(torch.empty(1, *image))
+
+
 def fill(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> None:
     """Put the arrays into the model, strictly: every name and every shape."""
+    _refuse_misfit(model, arrays, place)
+    model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in model.state_dict()})
+
+
+def _refuse_misfit(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> None:
     own = model.state_dict()
     missing, extra = sorted(own.keys() - arrays.keys()), sorted(arrays.keys() - own.keys())
     if missing or extra:
@@ -184,4 +286,3 @@ def fill(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> N
     for name, tensor in own.items():
         if tuple(arrays[name].shape) != tuple(tensor.shape):
             raise DataError(f"{place}: {name} is {arrays[name].shape}, and the network's is {tuple(tensor.shape)}")
-    model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in own})

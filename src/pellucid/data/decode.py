@@ -214,9 +214,7 @@ def decode_reduced(raw: bytes, name: str, at_least: int | None) -> Reduced:
             raise _refusal(error, raw, name) from error
 
 
-def _decoded(
-    image: Image.Image, raw: bytes, name: str, size: tuple[float, float], said: Header
-) -> Reduced:
+def _decoded(image: Image.Image, raw: bytes, name: str, size: tuple[float, float], said: Header) -> Reduced:
     image.load()
     if said.format in {"JPEG", "MPO"}:
         _refuse_endless(raw, name)

@@ -13,7 +13,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from pellucid.data.decode import BadImage, Kind
+from pellucid.data.decode import FORMATS, BadImage, Kind
 from pellucid.data.reading import FIELDS, Facts
 from pellucid.errors import PellucidError
 from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
@@ -21,7 +21,7 @@ from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 FILE = "index.safetensors"
 
 #: What stands in the names of the files of rows.
-_TOKEN = re.compile("[0-9a-f]{16}")
+_TOKEN = re.compile("[0-9a-z]{1,64}")
 
 # Raised when what is stored changes its meaning, so that an older pack is not taken for a newer one.
 _VERSION = "1"
@@ -109,7 +109,7 @@ def read_index(folder: Path, about: dict[str, str], channels: int) -> Index | No
         )
     except (PellucidError, OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
-    return index if _holds(index, channels) else None
+    return index if _holds(index, channels) and _can_be(index.facts, about) else None
 
 
 def _bad(rows: Any, names: tuple[str, ...]) -> dict[int, BadImage]:
@@ -119,6 +119,16 @@ def _bad(rows: Any, names: tuple[str, ...]) -> dict[int, BadImage]:
             raise ValueError(entry)
         bad[entry] = BadImage(kind, names[entry], str(detail))
     return bad
+
+
+def _can_be(facts: Facts, about: dict[str, str]) -> bool:
+    """Whether there are such formats, and pixels (whole numbers to 255) of which these are the sums and the squares'."""
+    height, width, _ = map(int, about["shape"].split("×"))
+    first, second = facts.sums[..., 0].astype(np.float64), facts.sums[..., 1].astype(np.float64)
+    # Cauchy and Schwarz; below 2⁵³ float64 is exact but for the product, hence the last factor.
+    spread = first**2 <= height * width * second * (1 + 1e-12)
+    known = bool((facts.columns["format"] < len(FORMATS)).all())
+    return known and bool(((first >= 0) & (first <= second) & (second <= 255 * first) & spread).all())
 
 
 def _holds(index: Index, channels: int) -> bool:
