@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from pellucid import nets
-from pellucid.bundle import head_file
 from pellucid.bundle.card import card
 from pellucid.bundle.head import attach, head_of
 from pellucid.bundle.head_file import load_head, save_head
+from pellucid.bundle.rebuild import built, refuse_misfit
 from pellucid.bundle.recogniser import Recogniser, infer
+from pellucid.bundle.selftest import EXPECTED, compare, expectation, sums
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.reading import read_file
 from pellucid.errors import DataError, UsageError, VerificationError
 from pellucid.files import (
-    checksum,
     make_folder,
     read_json,
     read_tensors,
@@ -36,12 +35,6 @@ from pellucid.files import (
 
 #: Pictures that a bundle carries to test itself with.
 SELFTEST = 8
-#: The self-test: a checksum of every file that decides what the bundle answers, and the logits of the pictures.
-EXPECTED = "selftest/expected.json"
-#: Those files, where they are there.
-FILES = ("config.json", "preprocessor_config.json", "model.safetensors", head_file.SKOPS, head_file.JSON)
-#: The most numbers that a layer of a bundle's network may make of one picture: a gibibyte in float32.
-LARGEST_MAP = 1 << 28
 #: How far a logit may lie from the one recorded, relative to the largest: another processor sums in another order.
 TOLERANCE = 1e-3
 
@@ -88,7 +81,7 @@ def save(
         pixels_hwc = recogniser.preprocess.pixels(raw, name)
         logits_k = infer(recogniser.model, recogniser.preprocess, pixels_hwc[None])[0]
         pictures.append({"file": file, "logits": [float(v) for v in logits_k]})
-    write_json(folder / EXPECTED, {"sha256": _sums(folder), "pictures": pictures})
+    write_json(folder / EXPECTED, {"sha256": sums(folder), "pictures": pictures})
 
 
 def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogniser:
@@ -112,7 +105,7 @@ def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogn
             raise DataError(
                 f"{weights}: {name!r:.80} holds what is no finite number; take another copy, or train again"
             )
-    model = net if net is not None else _build(network, preprocess, classes, folder, arrays)
+    model = net if net is not None else built(network, preprocess, classes, folder, arrays)
     fill(model.to(dtype), arrays, weights)
     model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     head = load_head(folder)
@@ -167,8 +160,8 @@ def verify(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> floa
     """
     recogniser, bundle = load(run, net=net), find(run)
     folder = bundle / "selftest"
-    sums, pairs = _expected(bundle / EXPECTED)
-    _compare(bundle, sums)
+    listed, pairs = expectation(bundle / EXPECTED)
+    compare(bundle, listed)
     worst = 0.0
     for file, logits_k in pairs:
         raw, _ = read_file(folder / file, str(folder / file))
@@ -197,92 +190,7 @@ def png(pixels_hwc: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _sums(bundle: Path) -> dict[str, str]:
-    """The checksum of every file of a bundle that decides what it answers, and of its self-test's pictures."""
-    own = [bundle / name for name in FILES if (bundle / name).exists()]
-    pictures = [path for path in (bundle / "selftest").iterdir() if path != bundle / EXPECTED and path.name[0] != "."]
-    return {path.relative_to(bundle).as_posix(): checksum(path) for path in sorted([*own, *pictures])}
-
-
-def _expected(path: Path) -> tuple[dict[str, str], list[tuple[str, NDArray[np.float64]]]]:
-    """The checksums and the logits that a bundle's self-test expects."""
-    expected = read_json(path)
-    try:
-        sums = {str(file): str(value) for file, value in expected["sha256"].items()}
-        entries = expected["pictures"]
-        pairs = [(str(entry["file"]), np.array(entry["logits"], dtype=np.float64)) for entry in entries]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(
-            f"{path}: not a self-test that can be read here ({error!r}); take another copy, or train again"
-        ) from error
-    if not pairs:
-        raise DataError(f"{path}: this bundle carries no pictures to test itself with; take another copy")
-    for file, _ in pairs:
-        if Path(file).name != file:
-            raise DataError(f"{path}: {file!r:.80} lies outside the self-test's folder; take another copy")
-        if f"selftest/{file}" not in sums:
-            raise DataError(f"{path}: has no checksum of {file!r:.80}; take another copy")
-    return sums, pairs
-
-
-def _compare(bundle: Path, expected: Mapping[str, str]) -> None:
-    """Raise VerificationError for a file that is not the one that was saved, is missing, or was added."""
-    found = _sums(bundle)
-    for file in sorted(expected.keys() | found.keys()):
-        if file not in found:
-            raise VerificationError(f"{bundle}: {file!r:.80} is missing: copy the bundle whole")
-        if file not in expected:
-            raise VerificationError(f"{bundle / file}: is no part of the bundle as it was saved: take it away")
-        if found[file] != expected[file]:
-            raise VerificationError(
-                f"{bundle / file}: is not the file that was saved with this bundle (its SHA-256 begins with "
-                f"{found[file][:8]}, not {expected[file][:8]!r}): copy the bundle again"
-            )
-
-
-def _build(
-    network: str, preprocess: Preprocess, classes: tuple[str, ...], folder: Path, arrays: Mapping[str, NDArray[Any]]
-) -> nn.Module:
-    """The network that a bundle's configuration names, if the arrays are its weights."""
-    image = (preprocess.channels, *preprocess.size)
-    try:
-        # First without any memory: a few words may name a network of gigabytes, and these weights may be a few numbers.
-        with torch.device("meta"):
-            empty = nets.build(network, classes=len(classes), image=image)
-            _refuse_misfit(empty, arrays, folder / "model.safetensors")
-            _refuse_large_maps(empty.eval(), image, folder / "config.json")
-        return nets.build(network, classes=len(classes), image=image)
-    except UsageError as error:
-        raise DataError(f"{folder / 'config.json'}: its network cannot be built: {error}") from error
-
-
-def _refuse_large_maps(empty: nn.Module, image: tuple[int, int, int], place: Path) -> None:
-    """Refuse a network, built without memory, of which one picture would fill it: few weights can make large maps."""
-
-    def watch(module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.numel() > LARGEST_MAP:
-            raise DataError(
-                f"{place}: of one picture its network makes {output.numel():,} numbers in one layer "
-                f"({type(module).__name__}), and {LARGEST_MAP:,} is the most: take another copy, or train again"
-            )
-
-    for module in empty.modules():
-        module.register_forward_hook(watch)
-    with torch.inference_mode():
-        empty(torch.empty(1, *image))
-
-
 def fill(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> None:
     """Put the arrays into the model, strictly: every name and every shape."""
-    _refuse_misfit(model, arrays, place)
+    refuse_misfit(model, arrays, place)
     model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in model.state_dict()})
-
-
-def _refuse_misfit(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> None:
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - arrays.keys()), sorted(arrays.keys() - own.keys())
-    if missing or extra:
-        raise DataError(f"{place}: the weights are of another network: missing {missing[:3]}, unexpected {extra[:3]}")
-    for name, tensor in own.items():
-        if tuple(arrays[name].shape) != tuple(tensor.shape):
-            raise DataError(f"{place}: {name} is {arrays[name].shape}, and the network's is {tuple(tensor.shape)}")

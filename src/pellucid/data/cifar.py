@@ -216,7 +216,7 @@ def _unpacked(archive: Path) -> Iterator[_Limited]:
         elif start.startswith(b"BZh"):
             stream = bz2.BZ2File(file)
         elif start.startswith((b"\xfd7zXZ", b"\x5d\x00\x00")):
-            stream = lzma.LZMAFile(file)
+            stream = lzma.LZMAFile(file)  # noqa: SIM115 - closed below, as the others are
         with contextlib.closing(stream):
             yield _Limited(stream, archive)
 
@@ -232,7 +232,7 @@ def _members(archive: Path, what: Distribution) -> dict[str, bytes]:
                 # A sparse entry may be larger than its share of the archive.
                 total += member.size
                 if count >= MEMBERS or member.size > LIMIT or total > UNPACKED:
-                    raise DataError(
+                    raise DataError(  # noqa: TRY301
                         f"{archive}: holds what the published archive does not ({member.name:.60}): is it it?"
                     )
                 name = wanted.get(member.name)
@@ -240,7 +240,9 @@ def _members(archive: Path, what: Distribution) -> dict[str, bytes]:
                     continue
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
-                    raise DataError(f"{archive}: {member.name} in it is no plain file: take the published archive")
+                    raise DataError(  # noqa: TRY301
+                        f"{archive}: {member.name} in it is no plain file: take the published archive"
+                    )
                 contents[name] = file.read()
                 if len(contents) == len(wanted):
                     break

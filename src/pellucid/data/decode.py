@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pellucid.data.markers import ends, ends_early, scans
 from pellucid.errors import DataError
 
 #: The format families that are opened, as Pillow names them.
@@ -57,9 +58,6 @@ MAX_SCANS = 100
 #: take sixteen times the memory.
 _LARGE_PIXELS = 25_000_000
 _LARGE = threading.Lock()
-
-#: A marker in a JPEG's scan that ends it: none of those that stand for a byte 255 or restart the decoder.
-_SCAN_ENDS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 #: A comment in a PPM. Pillow's reader of the kind written in letters takes time by the square of their number.
 _PPM_COMMENT = re.compile(rb"#[^\r\n]*+")
@@ -199,8 +197,9 @@ def decode_reduced(raw: bytes, name: str, at_least: int | None) -> Reduced:
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
                 _refuse_giant(image, name)
                 progressive = bool(image.info.get("progressive"))
-                if progressive:
-                    _refuse_many_scans(raw, name)
+                if progressive and scans(raw) > MAX_SCANS:
+                    detail = f"it is a JPEG of {scans(raw):,} scans, and {MAX_SCANS} is the most that is decoded"
+                    raise BadImage("unreadable", name, f"{detail}: save it again, or take it away")  # noqa: TRY301
                 full, grey, what = image.size, _is_grey(image), image.format or ""
                 size = (float(full[0]), float(full[1])) if at_least is None else _draft(image, at_least)
                 # A progressive JPEG is in memory at its full size, whatever the scale it is wanted at.
@@ -216,8 +215,8 @@ def decode_reduced(raw: bytes, name: str, at_least: int | None) -> Reduced:
 
 def _decoded(image: Image.Image, raw: bytes, name: str, size: tuple[float, float], said: Header) -> Reduced:
     image.load()
-    if said.format in {"JPEG", "MPO"}:
-        _refuse_endless(raw, name)
+    if said.format in {"JPEG", "MPO"} and not ends(raw):
+        raise _cut_off(name)
     turn = _turn(image)
     # Of a TIFF, Pillow has turned the picture, and gives the size as seen.
     if turn in _QUARTER and said.format != "TIFF":
@@ -297,26 +296,6 @@ def _refuse_giant(image: Image.Image, name: str) -> None:
         raise BadImage("too-large", name, f"{detail}: scale it down first")
 
 
-def _refuse_many_scans(raw: bytes, name: str) -> None:
-    """Refuse a progressive JPEG of more scans than any program writes; what follows the picture does not count."""
-    at, scans = 2, 0
-    while at + 4 <= len(raw) and raw[at] == 0xFF and raw[at + 1] != 0xD9:
-        if raw[at + 1] == 0xFF:
-            at += 1
-            continue
-        is_scan = raw[at + 1] == 0xDA
-        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
-        if is_scan:
-            scans += 1
-            end = _SCAN_ENDS.search(raw, at)
-            if end is None:
-                break
-            at = end.start()
-    if scans > MAX_SCANS:
-        detail = f"it is a JPEG of {scans:,} scans, and {MAX_SCANS} is the most that is decoded"
-        raise BadImage("unreadable", name, f"{detail}: save it again, or take it away")
-
-
 def _cut_off(name: str) -> BadImage:
     return BadImage("truncated", name, "the file ends before its picture does: copy it again, or take it away")
 
@@ -327,14 +306,14 @@ def _refusal(error: Exception, raw: bytes, name: str) -> BadImage:
         detail = f"it says it has more pixels than the {MAX_PIXELS:,} that are decoded: scale it down first"
         return BadImage("too-large", name, detail)
     if isinstance(error, UnidentifiedImageError):
-        if _ends_early(raw):
+        if ends_early(raw):
             return _cut_off(name)
         what = next((what for start, what in _STRANGERS.items() if raw.lstrip().startswith(start)), "")
         if not what and raw[4:8] == b"ftyp":
             what = "it is HEIC, AVIF or a film"
         detail = f"it is no picture of a kind that is read ({what or 'JPEG, PNG, BMP, WebP, GIF, TIFF, PPM'})"
         return BadImage("not-an-image", name, f"{detail}: save it as JPEG or PNG, or take it away")
-    if "truncated" in str(error).lower() or isinstance(error, EOFError) or _ends_early(raw):
+    if "truncated" in str(error).lower() or isinstance(error, EOFError) or ends_early(raw):
         return _cut_off(name)
     detail = f"it cannot be decoded ({type(error).__name__}: {error!s:.100}): save it again as JPEG or PNG"
     return BadImage("unreadable", name, f"{detail}, or take it away")
@@ -352,35 +331,6 @@ def _beginning(path: Path, error: Exception, name: str) -> bytes:
     if not start:
         raise BadImage("empty", name, "the file is empty (0 bytes): copy it again, or take it away") from error
     return start
-
-
-def _ends_early(raw: bytes) -> bool:
-    """Whether a file that could not be read ends before the place that its own first bytes point to."""
-    if raw.startswith(b"\xff\xd8\xff"):
-        return raw.find(b"\xff\xd9") < 0
-    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
-        return raw.find(b"IEND") < 0
-    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        return len(raw) < 8 + int.from_bytes(raw[4:8], "little")
-    if raw[:4] in {b"II*\x00", b"MM\x00*"}:
-        return len(raw) <= int.from_bytes(raw[4:8], "little" if raw[:1] == b"I" else "big")
-    return raw[:6] in {b"GIF87a", b"GIF89a"} and not raw.endswith(b";")
-
-
-def _refuse_endless(raw: bytes, name: str) -> None:
-    """Refuse a JPEG without an end marker after the beginning of its scan.
-
-    An interrupted copy is often filled up with zeros, which the decoder takes for pixels.
-    """
-    if raw.endswith(b"\xff\xd9"):
-        return  # as nearly all do
-    at = 2
-    while at + 4 <= len(raw) and raw[at] == 0xFF:
-        if raw[at + 1] == 0xDA:
-            if raw.rfind(b"\xff\xd9", at) < 0:  # from the end, where it stands as a rule
-                raise _cut_off(name)
-            return
-        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
 
 
 def _orientation(image: Image.Image) -> int:

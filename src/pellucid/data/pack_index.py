@@ -122,7 +122,7 @@ def _bad(rows: Any, names: tuple[str, ...]) -> dict[int, BadImage]:
 
 
 def _can_be(facts: Facts, about: dict[str, str]) -> bool:
-    """Whether there are such formats, and pixels (whole numbers to 255) of which these are the sums and the squares'."""
+    """Whether there are such formats, and pixels (whole numbers to 255) with these sums."""
     height, width, _ = map(int, about["shape"].split("×"))
     first, second = facts.sums[..., 0].astype(np.float64), facts.sums[..., 1].astype(np.float64)
     # Cauchy and Schwarz; below 2⁵³ float64 is exact but for the product, hence the last factor.

@@ -53,20 +53,20 @@ def read_record(folder: Path) -> list[Row] | None:
     if not path.is_file():
         return None
     reader = csv.reader(io.StringIO(_text(path), newline=""))
-    rows = []
+    rows: list[Row] = []
+    heading: tuple[str, ...] = ()
     try:
-        if tuple(next(reader, ())) != Row._fields:
-            raise DataError(f"{path}: its first line is not {','.join(Row._fields)}; train again")
-        for fields in reader:
+        heading = tuple(next(reader, ()))
+        for fields in reader if heading == Row._fields else ():
             row = Row(*fields)
             if row.split not in _SPLITS or not _DIGEST.fullmatch(row.digest):
                 # Taken as it stands, its picture would count as unseen.
                 raise ValueError(f"no split {row.split!r:.40} or no digest {row.digest!r:.40}")  # noqa: TRY301
             rows.append(row)
-    except DataError:
-        raise
     except (TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: damaged at line {reader.line_num} ({error}); train again") from error
+    if heading != Row._fields:
+        raise DataError(f"{path}: its first line is not {','.join(Row._fields)}; train again")
     return rows
 
 
