@@ -1,4 +1,4 @@
-"""What the bytes of a picture file tell before a decoder is asked: where it should end, how often it is gone through."""
+"""What a picture file's bytes tell before a decoder is asked: where it should end, how often it is gone through."""
 
 from __future__ import annotations
 

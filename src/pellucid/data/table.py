@@ -89,11 +89,11 @@ def _rows(table: Path, folder: Path, prefix: str, *, training: bool, inside: boo
         name = Path(os.path.normpath(path)).as_posix()
         file = folder / name
         if inside and (Path(name).is_absolute() or name.split("/")[0] == ".."):
-            raise DataError(f"{place}: {path!r} is outside of {folder}: a metadata file names files in its own folder")
+            raise DataError(f"{place}: {path!r:.200} is outside of {folder}: a metadata file names files in its own folder")
         if training and not _is_file(file):
-            raise DataError(f"{place}: there is no file {str(file)!r}: mend the path, or take the row out")
+            raise DataError(f"{place}: there is no file {str(file)!r:.400}: mend the path, or take the row out")
         if name in seen:
-            raise DataError(f"{place}: {path!r} stands in line {seen[name]} already: take one of the two rows out")
+            raise DataError(f"{place}: {path!r:.200} stands in line {seen[name]} already: take one of the two rows out")
         seen[name] = line
         has_split = has_split and "split" in values
         split = _split(values["split"], place) if "split" in values else "train"

@@ -44,13 +44,14 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     """
     path = Path(path)
     try:
-        regular_size(path, limit)
+        size = regular_size(path, limit)
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            # Not up to the limit: Python sets the memory aside for as much as is asked for.
+            data = file.read(size + 1)
     except OSError as error:
         raise not_read(error, path) from error
-    if len(data) > limit:
-        raise too_large(path, len(data), limit)
+    if len(data) > size:
+        raise DataError(f"{path}: grew while it was read: wait until it is written, and try again")
     return data
 
 
