@@ -156,9 +156,13 @@ def test_text_that_is_not_utf8_is_refused_with_its_line(root: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ('{"file_name": "2.jpg", "label": ', "line 2: is not JSON"),
+        ('{"file_name": "2.jpg", "label": ', "line 2, line 1, column .*: not JSON"),
+        ('{"file_name": "\\ud800.jpg", "label": "a"}', "line 2.*half a character"),
+        ('{"file_name": "2.jpg", "label": "\\udfff"}', "line 2.*half a character"),
+        ('{"file_name": "2.jpg", "label": "a", "label": "b"}', "line 2.*stands twice"),
+        (json.dumps({"file_name": "2.jpg", "label": "a" * 5000}), "line 2: the label is"),
         ("[1, 2]", "line 2: expected an object"),
-        ("[" * 100_000, "line 2: is not JSON"),
+        ("[" * 100_000, "line 2, line 1, column 65: nested more than 64 deep"),
         ('{"label": "a"}', "line 2: has no path"),
         ('{"file_name": 3, "label": "a"}', "line 2: the path is 3"),
         ('{"file_name": "2.jpg\\u0000", "label": "a"}', "line 2: the path is"),

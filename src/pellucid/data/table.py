@@ -89,7 +89,9 @@ def _rows(table: Path, folder: Path, prefix: str, *, training: bool, inside: boo
         name = Path(os.path.normpath(path)).as_posix()
         file = folder / name
         if inside and (Path(name).is_absolute() or name.split("/")[0] == ".."):
-            raise DataError(f"{place}: {path!r:.200} is outside of {folder}: a metadata file names files in its own folder")
+            raise DataError(
+                f"{place}: {path!r:.200} is outside of {folder}: a metadata file names files in its own folder"
+            )
         if training and not _is_file(file):
             raise DataError(f"{place}: there is no file {str(file)!r:.400}: mend the path, or take the row out")
         if name in seen:
