@@ -80,7 +80,8 @@ def changed(value: Any, edits: list[Edit]) -> bytes:
         places = _places(root)
         holder, key = places[draw.randrange(len(places))]
         if kind == "value":
-            holder[key] = draw.choice(HOSTILE)
+            # A copy, which later edits change.
+            holder[key] = copy.deepcopy(draw.choice(HOSTILE))
         elif kind == "number" and type(holder[key]) in {int, float}:
             holder[key] = draw.choice((-holder[key], holder[key] + 1, holder[key] - 1, holder[key] * 2, 2**63, 1e300))
         elif kind == "remove" and holder is not root:

@@ -173,9 +173,8 @@ def _refuse_other_types(data: bytes, kind: Kind, path: Path) -> None:
         raise DataError(f"{path}: names one of its arrays twice, as no head does that this library writes; train again")
     other = sorted(f"{name} ({node})" for node, name in found - ALLOWED[kind])
     if other:
-        raise DataError(
-            f"{path}: names {', '.join(other[:3])!r:.200}, of which no head of kind {kind} is made: not opened"
-        )
+        named = ", ".join(other[:3]).encode("unicode_escape").decode()
+        raise DataError(f"{path}: names {named:.200}, of which no head of kind {kind} is made: not opened")
 
 
 def _stored(entries: list[zipfile.ZipInfo], size: int) -> bool:

@@ -160,7 +160,7 @@ def _json_lines(text: str, table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
-        values = parse_json(line.encode("utf-8"), f"{table}, line {number}", depth=64)
+        values = parse_json(line.strip().encode("utf-8"), f"{table}, line {number}", depth=64)
         if not isinstance(values, dict):
             raise DataError(f"{table}, line {number}: expected an object in braces, found {values!r:.60}: mend it")
         yield number, values

@@ -45,7 +45,7 @@ from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import environment, leave
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
-from pellucid.training.machine import computing, pick_device
+from pellucid.training.machine import computing, pick_device, unsteady
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.pictures import REPORT, Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
@@ -251,6 +251,7 @@ class _Session:
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.monitor = task.recipe.optimisation.monitor
+        self.unsteady: set[str] = set()
 
     def go_on(self) -> None:
         """Take up the last checkpoint, if there is one."""
@@ -267,7 +268,7 @@ class _Session:
     def run(self) -> Iterator[Event]:
         """Train to the end, or to an interrupt; then leave the run folder complete."""
         make_folder(self.folder / "checkpoints")
-        with Interrupt() as interrupt, computing(self.training.recipe.engine):
+        with Interrupt() as interrupt, computing(self.training.recipe.engine) as self.unsteady:
             while not self._done() and not interrupt.asked:
                 yield from self._epoch(interrupt)
             yield self._finish(stopped=not self._done())
@@ -387,9 +388,9 @@ class _Session:
         recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
         logits_nk = infer(model, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        said: tuple[str, ...] = ()
+        said = unsteady(self.unsteady)
         if self.task.recipe.head is not None and not stopped:
-            said = put_on_head(recogniser, self.task.recipe, self.train, scores)
+            said += put_on_head(recogniser, self.task.recipe, self.train, scores)
             logits_nk = infer(model, self.task.preprocess, self.val.pixels)
             scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
         notes = (*said, *leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch))
