@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Characters of an unknown word that are compared with the known ones.
+_LONGEST_WORD = 100
+
+
 class PellucidError(Exception):
     """The run failed (exit code 1), and the message says what to do about it."""
 
@@ -46,5 +50,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     'known are: lenet5, quick'
     """
     known = list(known)
-    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    # Comparing takes the product of the two lengths, and the word may be a whole file.
+    near = difflib.get_close_matches(word[:_LONGEST_WORD].lower(), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ from pellucid import nets
 from pellucid.bundle import Recogniser, load, save, verify
 from pellucid.bundle.folder import png
 from pellucid.bundle.recogniser import infer
+from pellucid.bundle.selftest import EXPECTED, sums
 from pellucid.data.preprocess import Preprocess
-from pellucid.errors import DataError, UsageError, VerificationError
+from pellucid.errors import DataError, PellucidError, UsageError, VerificationError
 
 VAL = {
     "accuracy": 0.9,
@@ -103,6 +108,9 @@ def test_other_weights_do_not_verify(folder: Path) -> None:
     arrays = read_tensors(folder / "model.safetensors")
     arrays["head.weight"] = arrays["head.weight"] * np.float32(1.01)
     write_tensors(folder / "model.safetensors", arrays, {})
+    with pytest.raises(VerificationError, match=r"model\.safetensors: is not the file that was saved"):
+        verify(folder)
+    recorded(folder)
     with pytest.raises(VerificationError, match="logits differ from those recorded"):
         verify(folder)
 
@@ -113,7 +121,7 @@ def test_a_weight_that_is_not_a_number_does_not_verify(folder: Path) -> None:
     arrays = read_tensors(folder / "model.safetensors")
     arrays["head.bias"] = np.full_like(arrays["head.bias"], np.nan)
     write_tensors(folder / "model.safetensors", arrays, {})
-    with pytest.raises(VerificationError):
+    with pytest.raises(DataError, match=r"'head\.bias' holds what is no finite number"):
         verify(folder)
 
 
@@ -124,7 +132,15 @@ def test_a_weight_that_is_not_a_number_does_not_verify(folder: Path) -> None:
         ("config.json", {"dtype": "int8"}, "not a bundle's configuration"),
         ("config.json", {"network": "resnet9000"}, "its network cannot be built"),
         ("config.json", {"network": "INPUT -> FC(classes)"}, "the weights are of another network"),
-        ("config.json", {"id2label": {"0": "a", "1": "b", "2": "c"}}, r"head\.(weight|bias) is"),
+        (
+            "config.json",
+            {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}},
+            r"head\.(weight|bias) is",
+        ),
+        ("config.json", {"id2label": {"0": "玫瑰", "1": "a|b"}}, "not a bundle's configuration .*do not agree"),
+        ("config.json", {"id2label": {"0": "a", "1": "a"}, "label2id": {"a": 1}}, "not a bundle's configuration"),
+        ("config.json", {"id2label": {"0": "a", "1": "\udc80"}, "label2id": {"a": 0, "\udc80": 1}}, "configuration"),
+        ("config.json", {"network": "mlp(40000, 40000)"}, "the weights are of another network"),
         ("config.json", {"id2label": 3}, "not a bundle's configuration"),
         ("preprocessor_config.json", {"image_std": [0, 0, 0]}, "std"),
     ],
@@ -140,9 +156,137 @@ def test_a_bundle_that_does_not_fit_together_is_refused(
 
 def test_a_self_test_does_not_read_outside_its_folder(folder: Path) -> None:
     path = folder / "selftest" / "expected.json"
-    path.write_text(json.dumps([{"file": "../config.json", "logits": [0, 0]}]), encoding="utf-8")
+    change(path, lambda found: found["pictures"][0].update(file="../config.json"))
     with pytest.raises(DataError, match="lies outside the self-test's folder"):
         verify(folder)
+
+
+def change(path: Path, how: Callable[[Any], Any]) -> None:
+    """Change a JSON file's value in place."""
+    value = json.loads(path.read_text("utf-8"))
+    how(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def recorded(folder: Path) -> None:
+    """Have the self-test expect the files as they are now."""
+    now = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in sums(folder)}
+    change(folder / EXPECTED, lambda found: found.update(sha256=now))
+
+
+def flipped(path: Path, at: int) -> None:
+    """One bit of a file the other way."""
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(bytes(raw))
+
+
+def swapped(folder: Path) -> None:
+    """The pictures of the self-test under each other's names."""
+    one, two = (folder / "selftest" / name for name in ("0.jpg", "1.png"))
+    a, b = one.read_bytes(), two.read_bytes()
+    one.write_bytes(b)
+    two.write_bytes(a)
+
+
+def renamed(config: Any) -> None:
+    config["id2label"]["0"] = "rose"
+    config["label2id"] = {"rose": 0, "玫瑰": 1}
+
+
+def reordered(config: Any) -> None:
+    config["id2label"], config["label2id"] = {"0": "玫瑰", "1": "a|b"}, {"玫瑰": 0, "a|b": 1}
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
+    "a weight's last bit": (
+        lambda b: flipped(b / "model.safetensors", -4),
+        VerificationError,
+        "model.safetensors: is not",
+    ),
+    "a class's name": (lambda b: change(b / "config.json", renamed), VerificationError, "config.json: is not the file"),
+    "the classes' order": (lambda b: change(b / "config.json", reordered), VerificationError, "config.json: is not"),
+    "one of two maps": (
+        lambda b: change(b / "config.json", lambda c: c.update(label2id={})),
+        DataError,
+        "do not agree",
+    ),
+    "the mean": (
+        lambda b: change(b / "preprocessor_config.json", lambda c: c.update(image_mean=[0.41, 0.5, 0.6])),
+        VerificationError,
+        "preprocessor_config.json: is not",
+    ),
+    "the way to resize": (
+        lambda b: change(b / "preprocessor_config.json", lambda c: c.update(resize="stretch", size=c["crop_size"])),
+        VerificationError,
+        "preprocessor_config.json: is not",
+    ),
+    "the network": (
+        lambda b: change(b / "config.json", lambda c: c.update(network="perceptron")),
+        DataError,
+        "another network",
+    ),
+    "pictures swapped": (swapped, VerificationError, "selftest/0.jpg: is not the file"),
+    "a picture gone": (lambda b: (b / "selftest" / "0.jpg").unlink(), VerificationError, "'selftest/0.jpg' is missing"),
+    "no self-test": (lambda b: shutil.rmtree(b / "selftest"), DataError, "expected.json: there is no such file"),
+    "no pictures in it": (
+        lambda b: change(b / EXPECTED, lambda e: e.update(pictures=[])),
+        DataError,
+        "carries no pictures to test itself with",
+    ),
+    "no checksums in it": (
+        lambda b: change(b / EXPECTED, lambda e: e.update(sha256={})),
+        DataError,
+        "has no checksum of",
+    ),
+    "one checksum taken out": (
+        lambda b: change(b / EXPECTED, lambda e: e["sha256"].pop("config.json")),
+        VerificationError,
+        "config.json: is no part of the bundle as it was saved",
+    ),
+    "other logits": (
+        lambda b: change(b / EXPECTED, lambda e: e["pictures"][1].update(logits=[0.0, 1.0])),
+        VerificationError,
+        "logits differ from those recorded",
+    ),
+    "no logits": (
+        lambda b: change(b / EXPECTED, lambda e: e["pictures"][1].update(logits=[])),
+        VerificationError,
+        "2 logits, expected 0",
+    ),
+    "a head added": (
+        lambda b: (b / "head.json").write_text("{}"),
+        DataError,
+        "not a head's settings",
+    ),
+    "a picture that is a pipe": (
+        lambda b: ((b / "selftest" / "0.jpg").unlink(), os.mkfifo(b / "selftest" / "0.jpg")),
+        DataError,
+        "no regular file",
+    ),
+    "a picture's name with a zero in it": (
+        lambda b: change(b / EXPECTED, lambda e: e["pictures"][0].update(file="a\0b")),
+        DataError,
+        "has no checksum of",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_was_changed_in_a_bundle_is_noticed(folder: Path, what: str) -> None:
+    assert verify(folder) < 1e-5
+    how, kind, sentence = BROKEN[what]
+    how(folder)
+    with pytest.raises(kind, match=sentence) as caught:
+        verify(folder)
+    assert isinstance(caught.value, PellucidError)
+    assert caught.value.exit_code in {3, 4}
+
+
+def test_a_card_may_be_edited(folder: Path) -> None:
+    (folder / "README.md").write_text("Mine.", encoding="utf-8")
+    (folder / "selftest" / ".DS_Store").write_bytes(b"")
+    assert verify(folder) < 1e-5
 
 
 def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.data import decode as decode_module
 from pellucid.data import load as load_module
 from pellucid.data import reading as reading_module
 from pellucid.data.decode import BadImage
@@ -181,7 +182,7 @@ def test_a_file_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     assert images.files is not None
     with images.files[3].open("ab") as file:
         file.write(b"\0" * 5000)
-    monkeypatch.setattr(reading_module, "MAX_BYTES", 4000)
+    monkeypatch.setattr(decode_module, "MAX_BYTES", 4000)
     (bad,) = load(images, GREY).bad
     assert (bad.name, bad.kind) == ("003.png", "too-large")
 

@@ -20,7 +20,8 @@ def index() -> Index:
     generator = np.random.default_rng(0)
     columns = {name: generator.integers(0, 2, 3).astype(dtype) for name, dtype in FIELDS.items()}
     bad = {1: BadImage("truncated", "b 图.jpg", "it ends")}
-    facts = Facts(columns, generator.integers(0, 99, (3, 1, 2)), bad)
+    x = generator.integers(0, 256, (3, 48))
+    facts = Facts(columns, np.stack([x.sum(1), (x**2).sum(1)], axis=1)[:, None], bad)
     return Index("abc", ("a.jpg", "b 图.jpg", "c.jpg"), facts, np.array([4, 0, 2]), np.array([1, 2, 3], np.uint32))
 
 
@@ -51,6 +52,18 @@ FORGERIES: dict[str, Callable[[Index], Index]] = {
     "a picture twice": lambda i: dataclasses.replace(i, names=("a.jpg", "a.jpg", "c.jpg")),
     "a picture too few": lambda i: dataclasses.replace(i, names=("a.jpg", "c.jpg")),
     "rows of another kind": lambda i: dataclasses.replace(i, row=np.array([4.0, 0.0, 2.0])),
+    "sums of no pixels": lambda i: dataclasses.replace(
+        i, facts=dataclasses.replace(i.facts, sums=i.facts.sums * np.array([1, 300]))
+    ),
+    "squares below the mean's": lambda i: dataclasses.replace(
+        i, facts=dataclasses.replace(i.facts, sums=np.full((3, 1, 2), 48 * 9))
+    ),
+    "a name that leads elsewhere": lambda i: dataclasses.replace(i, token="../x"),
+    "a name too long for a file": lambda i: dataclasses.replace(i, token="a" * 300),
+    "a format that is none": lambda i: dataclasses.replace(
+        i,
+        facts=dataclasses.replace(i.facts, columns={**i.facts.columns, "format": np.full(3, 77, np.uint8)}),
+    ),
     "sums too few": lambda i: dataclasses.replace(i, facts=dataclasses.replace(i.facts, sums=i.facts.sums[:2])),
     "a column too short": lambda i: dataclasses.replace(
         i, facts=dataclasses.replace(i.facts, columns={**i.facts.columns, "bytes": np.zeros(2, np.int64)})

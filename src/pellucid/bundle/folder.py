@@ -14,14 +14,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from pellucid import nets
 from pellucid.bundle.card import card
 from pellucid.bundle.head import attach, head_of
 from pellucid.bundle.head_file import load_head, save_head
+from pellucid.bundle.rebuild import built, refuse_misfit
 from pellucid.bundle.recogniser import Recogniser, infer
+from pellucid.bundle.selftest import EXPECTED, compare, expectation, sums
 from pellucid.data.preprocess import Preprocess
+from pellucid.data.reading import read_file
 from pellucid.errors import DataError, UsageError, VerificationError
-from pellucid.files import make_folder, read_json, read_tensors, write_bytes, write_json, write_tensors, write_text
+from pellucid.files import (
+    make_folder,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 #: Pictures that a bundle carries to test itself with.
 SELFTEST = 8
@@ -40,8 +50,9 @@ def save(
 
     A head on top of the network is kept beside it, in head.skops and head.json.
 
-    `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them; `facts` go into
-    the model card. Raises PellucidError when the disk refuses.
+    `examples` are raw picture files, name and bytes, whose logits are computed and kept beside them, with a checksum of
+    every file but the model card, which one may edit; `facts` go into the card. Raises PellucidError when the disk
+    refuses.
     """
     make_folder(folder / "selftest")
     parameter = next(recogniser.model.parameters())
@@ -63,14 +74,14 @@ def save(
         },
     )
     write_text(folder / "README.md", card(recogniser, facts))
-    expected = []
+    pictures = []
     for i, (name, raw) in enumerate(examples[:SELFTEST]):
         file = f"{i}{Path(name).suffix.lower() or '.png'}"
         write_bytes(folder / "selftest" / file, raw)
         pixels_hwc = recogniser.preprocess.pixels(raw, name)
         logits_k = infer(recogniser.model, recogniser.preprocess, pixels_hwc[None])[0]
-        expected.append({"file": file, "logits": [float(v) for v in logits_k]})
-    write_json(folder / "selftest" / "expected.json", expected)
+        pictures.append({"file": file, "logits": [float(v) for v in logits_k]})
+    write_json(folder / EXPECTED, {"sha256": sums(folder), "pictures": pictures})
 
 
 def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogniser:
@@ -80,25 +91,48 @@ def load(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> Recogn
     Raises DataError for a folder that holds none, or one that is damaged or does not fit together.
     """
     folder = find(run)
-    config = read_json(folder / "config.json")
-    preprocess = Preprocess.from_config(read_json(folder / "preprocessor_config.json"))
-    try:
-        network, dtype = str(config["network"]), {"float32": torch.float32, "float64": torch.float64}[config["dtype"]]
-        id2label = {int(i): str(name) for i, name in config["id2label"].items()}
-        classes = tuple(id2label[i] for i in range(len(id2label)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / 'config.json'}: not a bundle's configuration ({error!r}); train again") from error
+    network, dtype, classes = read_config(folder / "config.json")
+    shown = folder / "preprocessor_config.json"
+    preprocess = Preprocess.from_config(read_json(shown), str(shown))
     if network == "custom" and net is None:
         raise UsageError(
             f"{os.fspath(run)}: holds a network of your own; give it too: pellucid.load(run, net=MyNetwork())"
         )
-    model = net if net is not None else _build(network, preprocess, classes, folder)
-    fill(model.to(dtype), read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    weights = folder / "model.safetensors"
+    arrays = read_tensors(weights)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(
+                f"{weights}: {name!r:.80} holds what is no finite number; take another copy, or train again"
+            )
+    model = net if net is not None else built(network, preprocess, classes, folder, arrays)
+    fill(model.to(dtype), arrays, weights)
     model = model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     head = load_head(folder)
     if head is not None:
         attach(model, head)
     return Recogniser(model, classes, preprocess, network)
+
+
+def read_config(path: Path) -> tuple[str, torch.dtype, tuple[str, ...]]:
+    """The network, its numbers' type and its classes, from a bundle's `config.json`.
+
+    Raises DataError for one that is not as `save` writes it: the two maps between classes and their numbers must agree.
+    """
+    config = read_json(path)
+    try:
+        network, dtype = config["network"], {"float32": torch.float32, "float64": torch.float64}[config["dtype"]]
+        id2label, label2id = config["id2label"], config["label2id"]
+        classes = tuple(id2label[str(i)] for i in range(len(id2label)))
+        # What is no text, or half a character, fails here, and not when it is to be shown.
+        "".join((network, *classes)).encode("utf-8")
+        if label2id != {name: i for i, name in enumerate(classes)} or len(label2id) != len(classes):
+            raise ValueError("its id2label and label2id do not agree")  # noqa: TRY301
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a bundle's configuration ({error!r}); take another copy, or train again"
+        ) from error
+    return network, dtype, classes
 
 
 def find(run: str | os.PathLike[str]) -> Path:
@@ -119,23 +153,18 @@ def find(run: str | os.PathLike[str]) -> Path:
 
 
 def verify(run: str | os.PathLike[str], *, net: nn.Module | None = None) -> float:
-    """Decode the raw pictures that a bundle carries, and compare the logits with those kept beside them.
+    """Compare a bundle's files with their checksums, decode the raw pictures it carries, and compare their logits.
 
-    Returns the largest difference, relative to the largest logit. Raises VerificationError beyond 1e-3.
+    Returns the largest difference, relative to the largest logit. Raises VerificationError for a file that is not as it
+    was saved, or a difference beyond 1e-3; DataError for a bundle that does not open, or has no self-test.
     """
-    recogniser, folder = load(run, net=net), find(run) / "selftest"
-    expected = read_json(folder / "expected.json")
-    try:
-        pairs = [(str(entry["file"]), np.array(entry["logits"], dtype=np.float64)) for entry in expected]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / 'expected.json'}: not a self-test ({error!r})") from error
-    if not pairs:
-        raise DataError(f"{folder}: this bundle carries no pictures to test itself with")
+    recogniser, bundle = load(run, net=net), find(run)
+    folder = bundle / "selftest"
+    listed, pairs = expectation(bundle / EXPECTED)
+    compare(bundle, listed)
     worst = 0.0
     for file, logits_k in pairs:
-        if Path(file).name != file:
-            raise DataError(f"{folder / 'expected.json'}: {file!r} lies outside the self-test's folder")
-        raw = _read(folder / file)
+        raw, _ = read_file(folder / file, str(folder / file))
         found_k = infer(recogniser.model, recogniser.preprocess, recogniser.preprocess.pixels(raw, file)[None])[0]
         if found_k.shape != logits_k.shape:
             raise VerificationError(f"{folder / file}: {found_k.size} logits, expected {logits_k.size}")
@@ -161,27 +190,7 @@ def png(pixels_hwc: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; copy the bundle whole") from error
-
-
-def _build(network: str, preprocess: Preprocess, classes: tuple[str, ...], folder: Path) -> nn.Module:
-    try:
-        return nets.build(network, classes=len(classes), image=(preprocess.channels, *preprocess.size))
-    except UsageError as error:
-        raise DataError(f"{folder / 'config.json'}: its network cannot be built: {error}") from error
-
-
 def fill(model: nn.Module, arrays: Mapping[str, NDArray[Any]], place: Path) -> None:
     """Put the arrays into the model, strictly: every name and every shape."""
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - arrays.keys()), sorted(arrays.keys() - own.keys())
-    if missing or extra:
-        raise DataError(f"{place}: the weights are of another network: missing {missing[:3]}, unexpected {extra[:3]}")
-    for name, tensor in own.items():
-        if tuple(arrays[name].shape) != tuple(tensor.shape):
-            raise DataError(f"{place}: {name} is {arrays[name].shape}, and the network's is {tuple(tensor.shape)}")
-    model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in own})
+    refuse_misfit(model, arrays, place)
+    model.load_state_dict({name: torch.from_numpy(np.array(arrays[name])) for name in model.state_dict()})

@@ -22,6 +22,7 @@ import numpy as np
 from pellucid.bundle.head import Head, Kind, make
 from pellucid.errors import DataError, UsageError
 from pellucid.files import read_bytes, read_json, write_bytes, write_json
+from pellucid.files.read import parse_json
 
 SKOPS, JSON = "head.skops", "head.json"
 
@@ -154,19 +155,26 @@ def _refuse_other_types(data: bytes, kind: Kind, path: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             entries = file.infolist()
-            schema = json.loads(file.read("schema.json")) if _stored(entries, len(data)) else None
-        found = _types(schema)
-    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, EOFError) as error:
+            stored = _stored(entries, len(data))
+            schema = parse_json(file.read("schema.json"), f"{path}: schema.json", depth=64) if stored else None
+        found, files = _types(schema), _files(schema)
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, KeyError, ValueError, RecursionError, NotImplementedError, EOFError, OSError) as error:
         raise DataError(f"{path}: not a file of skops ({_first_line(error)}); copy the bundle whole") from error
-    if not _stored(entries, len(data)):
+    if not stored:
         raise DataError(f"{path}: is compressed, as no head is that this library writes; train again")
     protocol = schema.get("protocol") if isinstance(schema, dict) else None
     if type(protocol) is not int or protocol < PROTOCOL:
         # Older protocols have other readers, for which the list of types was not made.
         raise DataError(f"{path}: has protocol {protocol!r:.20} of skops, and {PROTOCOL} is expected; train again")
+    if len(files) > len(set(files)):
+        # skops would read it anew each time, and a short file could name a long one often.
+        raise DataError(f"{path}: names one of its arrays twice, as no head does that this library writes; train again")
     other = sorted(f"{name} ({node})" for node, name in found - ALLOWED[kind])
     if other:
-        raise DataError(f"{path}: names {', '.join(other[:3])}, of which no head of kind {kind} is made: not opened")
+        named = ", ".join(other[:3]).encode("unicode_escape").decode()
+        raise DataError(f"{path}: names {named:.200}, of which no head of kind {kind} is made: not opened")
 
 
 def _stored(entries: list[zipfile.ZipInfo], size: int) -> bool:
@@ -185,6 +193,13 @@ def _types(node: Any) -> set[tuple[str, str]]:
     else:
         children = node if isinstance(node, list) else []
     return found.union(*(_types(child) for child in children))
+
+
+def _files(node: Any) -> list[str]:
+    """Each array that skops would read, as often as it would."""
+    own = [str(node["file"])] if isinstance(node, dict) and "file" in node else []
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return own + [file for child in children for file in _files(child)]
 
 
 def _check(kind: Kind, estimator: Any, classes: int, features: int, seed: int) -> None:

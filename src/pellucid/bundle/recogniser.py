@@ -22,8 +22,8 @@ from pellucid.data.reading import read_file
 from pellucid.errors import DataError, PellucidError
 from pellucid.scores import softmax
 
-#: Pictures a step of inference: enough to fill the cores, small enough for a cache.
-BATCH = 128
+#: Pictures a step of inference: enough to fill the cores, small enough for a cache; and the most pixels of a step.
+BATCH, PIXELS = 128, 128 * 256 * 256
 
 
 def infer(
@@ -36,7 +36,7 @@ def infer(
     at a time where memory runs out. Raises PellucidError where it has no room for one.
     """
     start, stop, _ = (which or slice(None)).indices(len(pixels_nhwc))
-    was_training, size = model.training, BATCH
+    was_training, size = model.training, _step(*preprocess.size)
     model.eval()
     answers = []
     try:
@@ -74,6 +74,10 @@ def _asked(
                 "else runs on this machine, or take a smaller network or --size"
             ) from error
         return None
+
+
+def _step(height: int, width: int) -> int:
+    return max(1, min(BATCH, PIXELS // (height * width)))
 
 
 @dataclass(frozen=True)
@@ -117,16 +121,25 @@ class Recogniser:
     ) -> Iterator[Prediction | BadImage]:
         """An answer for each file, in order: a prediction, or the error that says why there is none."""
         files = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
-        for start in range(0, len(files), BATCH):
-            shown: list[NDArray[np.uint8] | BadImage] = [self._try(file) for file in files[start : start + BATCH]]
+        step = _step(*self.preprocess.size)
+        for start in range(0, len(files), step):
+            shown: list[NDArray[np.uint8] | BadImage] = [self._try(file) for file in files[start : start + step]]
             readable = [image for image in shown if not isinstance(image, BadImage)]
             rows: Iterator[NDArray[np.float64]] = iter(self.probabilities(np.stack(readable)) if readable else ())
-            for file, image in zip(files[start : start + BATCH], shown, strict=True):
+            for file, image in zip(files[start : start + step], shown, strict=True):
                 yield image if isinstance(image, BadImage) else self._prediction(os.fspath(file), next(rows))
 
     def probabilities(self, pixels_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Class probabilities (N, classes) of pictures as `self.preprocess` gives them."""
-        return softmax(infer(self.model, self.preprocess, pixels_nhwc))
+        """Class probabilities (N, classes) of pictures as `self.preprocess` gives them.
+
+        Raises PellucidError where the network's answer is no finite number.
+        """
+        logits_nk = infer(self.model, self.preprocess, pixels_nhwc)
+        if not np.isfinite(logits_nk).all():
+            raise PellucidError(
+                "the network answers with what is no finite number: its weights are damaged, or overflow; train again"
+            )
+        return softmax(logits_nk)
 
     def read(self, file: str | os.PathLike[str]) -> NDArray[np.uint8]:
         """A picture file as the network sees it before normalisation: uint8 H×W×C. Raises BadImage, naming the file."""

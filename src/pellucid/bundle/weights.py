@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from pellucid.bundle.folder import find
+from pellucid.bundle.folder import find, read_config
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.record import FILE, Row, read_record
 from pellucid.errors import DataError, PellucidError, UsageError
@@ -126,11 +127,7 @@ def _run(folder: Path) -> Published:
     if not isinstance(config, dict) or config.get("model_type") != "pellucid":
         # Somebody else's model in the same layout: its numbers can be taken, and its own words mean other things.
         return Published(tensors, os.fspath(folder), pinned=pinned)
-    try:
-        id2label = {int(i): str(name) for i, name in config["id2label"].items()}
-        classes, network = tuple(id2label[i] for i in range(len(id2label))), str(config["network"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{bundle / 'config.json'}: not a bundle's configuration ({error!r}); train again") from error
+    network, _, classes = read_config(bundle / "config.json")
     shown = Preprocess.from_config(read_json(preprocess), str(preprocess))
     return Published(
         tensors,
@@ -173,6 +170,7 @@ def _torch_file(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(f"{path}: there is no such file: check the path")
     if path.stat().st_size > LIMIT:
         raise DataError(f"{path}: has {path.stat().st_size:,} bytes, and {LIMIT:,} is the most that is opened")
+    _refuse_unpacking(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile file can make the reader fail in any way, and none may end in a traceback
@@ -184,7 +182,30 @@ def _torch_file(path: Path) -> dict[str, torch.Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    return {name: _single(tensor) for name, tensor in _checked(path, content).items()}
+    found = _checked(path, content)
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in found.values()}
+    if sum(stored.values()) > path.stat().st_size:
+        # The older format says how much room a tensor takes, and need not fill it.
+        raise DataError(
+            f"{path}: its tensors take {sum(stored.values()):,} bytes, more than the file has; take another"
+        )
+    return {name: _single(tensor) for name, tensor in found.items()}
+
+
+def _refuse_unpacking(path: Path) -> None:
+    """Refuse an archive whose parts unpack to more than they take in it; `torch.save` compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # the format before archives, or damage: the reader tells
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or (
+        sum(part.file_size for part in parts) > path.stat().st_size
+    ):
+        raise DataError(
+            f"{path}: unpacks to more than it is, as no file of torch.save does: have whoever made it save "
+            "model.state_dict() anew, or better a .safetensors file"
+        )
 
 
 def _checked(path: Path, content: Any) -> dict[str, torch.Tensor]:

@@ -7,16 +7,19 @@ a tar of any compression, in memory: nothing is unpacked to the disk.
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import gzip
 import hashlib
 import io
 import lzma
 import pickle
 import re
 import tarfile
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,9 @@ from pellucid.files import read_bytes
 
 #: The largest single file that is read: the largest of CIFAR-100 holds 155 MB.
 LIMIT = 1 << 28
+
+#: The most bytes that an archive is unpacked to; the larger of the two published ones has 187 MB in it.
+UNPACKED = 1 << 29
 
 #: The most entries of an archive that are looked at; the published ones have ten at most.
 MEMBERS = 1000
@@ -155,15 +161,78 @@ def _from_cache(kept: dict[str, NDArray[np.uint8]], what: Distribution) -> Cifar
     return found if whole else None
 
 
+class _Limited(io.RawIOBase):
+    """A decompressed stream that refuses to give more than `UNPACKED` bytes, skipped ones included.
+
+    Thousands of times the archive's size may come out of it, and a header of tar may ask for all of it at once.
+    """
+
+    def __init__(self, stream: IO[bytes], archive: Path) -> None:
+        self._stream, self._archive = stream, archive
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is, as far as a decompressor can."""
+        return True
+
+    def tell(self) -> int:
+        """The place in the unpacked bytes."""
+        return self._stream.tell()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place, forwards as a rule: what lies between is unpacked and dropped."""
+        if whence == 0:
+            self._refuse_beyond(offset)
+        return self._stream.seek(offset, whence)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """So many bytes, or as many as there are."""
+        # Beyond the end nothing is claimed: the last block of a tar is asked for in full.
+        wanted = UNPACKED - self.tell() + 1 if size < 0 else min(size, UNPACKED - self.tell() + 1)
+        data = self._stream.read(wanted)
+        self._refuse_beyond(self.tell())
+        return data
+
+    def _refuse_beyond(self, place: int) -> None:
+        if place > UNPACKED:
+            raise DataError(
+                f"{self._archive}: unpacks to more than {UNPACKED:,} bytes, which the published archive does not: "
+                "is it it?"
+            )
+
+
+@contextlib.contextmanager
+def _unpacked(archive: Path) -> Iterator[_Limited]:
+    """The archive's bytes without their compression, which their beginning tells."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        stream: Any = file
+        if start.startswith(b"\x1f\x8b"):
+            stream = gzip.GzipFile(fileobj=file)
+        elif start.startswith(b"BZh"):
+            stream = bz2.BZ2File(file)
+        elif start.startswith((b"\xfd7zXZ", b"\x5d\x00\x00")):
+            stream = lzma.LZMAFile(file)  # noqa: SIM115 - closed below, as the others are
+        with contextlib.closing(stream):
+            yield _Limited(stream, archive)
+
+
 def _members(archive: Path, what: Distribution) -> dict[str, bytes]:
     """The contents of the set's files in an archive, found by their exact names."""
     wanted = {f"{what.folder}/{name}": name for name in what.files}
     contents: dict[str, bytes] = {}
+    total = 0
     try:
-        with tarfile.open(archive, "r:*") as tar:
+        with _unpacked(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for count, member in enumerate(tar):
-                if count >= MEMBERS or member.size > LIMIT:
-                    raise DataError(
+                # A sparse entry may be larger than its share of the archive.
+                total += member.size
+                if count >= MEMBERS or member.size > LIMIT or total > UNPACKED:
+                    raise DataError(  # noqa: TRY301
                         f"{archive}: holds what the published archive does not ({member.name:.60}): is it it?"
                     )
                 name = wanted.get(member.name)
@@ -171,12 +240,16 @@ def _members(archive: Path, what: Distribution) -> dict[str, bytes]:
                     continue
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
-                    raise DataError(f"{archive}: {member.name} in it is no plain file: take the published archive")
+                    raise DataError(  # noqa: TRY301
+                        f"{archive}: {member.name} in it is no plain file: take the published archive"
+                    )
                 contents[name] = file.read()
                 if len(contents) == len(wanted):
                     break
-    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"{archive}: cannot be read as a tar archive ({error}): take another copy") from error
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a hostile archive makes tarfile and the decompressors fail in nearly any way
+        raise DataError(f"{archive}: cannot be read as a tar archive ({error!s:.200}): take another copy") from error
     missing = [member for member, name in wanted.items() if name not in contents]
     if missing:
         raise DataError(f"{archive}: has no {missing[0]} in it: take the published {what.archive}")

@@ -8,15 +8,19 @@
   point only), 0…255 and 0…65535 that holds every value, else that of the values. What is not finite is black. Colour of
   16 bits a channel comes as Pillow gives it: the upper 8.
 - Of an animation or several pages, the first.
-- More than 100 million pixels are refused when the header says so, before anything is decoded.
+- More than 100 million pixels, or 65,535 in a row or a column, are refused when the header says so, before anything is
+  decoded; and so is a progressive JPEG of more than 100 scans, each of which would go through the whole picture.
 - A file that ends early is refused. No grey half is ever made up, even where Pillow has been told to.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
 import logging
 import os
+import re
 import stat
 import threading
 import warnings
@@ -29,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pellucid.data.markers import ends, ends_early, scans
 from pellucid.errors import DataError
 
 #: The format families that are opened, as Pillow names them.
@@ -39,6 +44,23 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif"
 
 #: The largest picture that is decoded, in pixels.
 MAX_PIXELS = 100_000_000
+
+#: The largest file that is read, in bytes.
+MAX_BYTES = 1 << 30
+
+#: The largest side that is decoded, in pixels: JPEG's own. Readers pad a row at a time.
+MAX_SIDE = 65_535
+
+#: The most scans of a progressive JPEG that are decoded; cameras and programs write about ten.
+MAX_SCANS = 100
+
+#: Pictures of more pixels are decoded one at a time, whatever the number of threads, or sixteen of the largest would
+#: take sixteen times the memory.
+_LARGE_PIXELS = 25_000_000
+_LARGE = threading.Lock()
+
+#: A comment in a PPM. Pillow's reader of the kind written in letters takes time by the square of their number.
+_PPM_COMMENT = re.compile(rb"#[^\r\n]*+")
 
 # What Pillow logs about a damaged file is said here, in the refusal; a program that sets up logging still gets it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -168,26 +190,39 @@ def decode_reduced(raw: bytes, name: str, at_least: int | None) -> Reduced:
     """
     if not raw:
         raise BadImage("empty", name, "the file is empty (0 bytes): copy it again, or take it away")
+    if raw[:2] in {b"P1", b"P2", b"P3"}:
+        raw = _PPM_COMMENT.sub(b"", raw)
     with _STRICT:
         try:
             with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
                 _refuse_giant(image, name)
+                progressive = bool(image.info.get("progressive"))
+                if progressive and scans(raw) > MAX_SCANS:
+                    detail = f"it is a JPEG of {scans(raw):,} scans, and {MAX_SCANS} is the most that is decoded"
+                    raise BadImage("unreadable", name, f"{detail}: save it again, or take it away")  # noqa: TRY301
                 full, grey, what = image.size, _is_grey(image), image.format or ""
                 size = (float(full[0]), float(full[1])) if at_least is None else _draft(image, at_least)
-                image.load()
-                if what in {"JPEG", "MPO"}:
-                    _refuse_endless(raw, name)
-                turn = _turn(image)
-                # Of a TIFF, Pillow has turned the picture, and gives the size as seen.
-                if turn in _QUARTER and what != "TIFF":
-                    full = full[1], full[0]
-                upright, box = _upright(image, size, turn)
-                return Reduced(_rgb(upright), box, Header(*full, grey, what))
+                # A progressive JPEG is in memory at its full size, whatever the scale it is wanted at.
+                width, height = full if progressive else image.size
+                with _LARGE if width * height > _LARGE_PIXELS else contextlib.nullcontext():
+                    return _decoded(image, raw, name, size, Header(*full, grey, what))
         except (BadImage, MemoryError):
             raise
         except Exception as error:
             # Pillow's readers raise nearly anything over a damaged file.
             raise _refusal(error, raw, name) from error
+
+
+def _decoded(image: Image.Image, raw: bytes, name: str, size: tuple[float, float], said: Header) -> Reduced:
+    image.load()
+    if said.format in {"JPEG", "MPO"} and not ends(raw):
+        raise _cut_off(name)
+    turn = _turn(image)
+    # Of a TIFF, Pillow has turned the picture, and gives the size as seen.
+    if turn in _QUARTER and said.format != "TIFF":
+        said = dataclasses.replace(said, width=said.height, height=said.width)
+    upright, box = _upright(image, size, turn)
+    return Reduced(_rgb(upright), box, said)
 
 
 def header(path: str | os.PathLike[str], name: str | None = None) -> Header:
@@ -230,13 +265,21 @@ def unreadable(error: OSError, name: str) -> BadImage:
 
 
 def refuse_irregular(path: Path, name: str) -> os.stat_result:
-    """The status of a file, if it is one: a pipe under a picture's name would never end. Raises BadImage."""
+    """The status of a file, if it is one: a pipe under a picture's name would never end.
+
+    Raises BadImage, also for one of more than `MAX_BYTES`.
+    """
     try:
         status = path.stat()
     except OSError as error:
         raise unreadable(error, name) from error
+    except ValueError as error:
+        raise BadImage("unreadable", name, f"cannot be read (no file can have such a name: {error})") from error
     if not stat.S_ISREG(status.st_mode):
         raise BadImage("unreadable", name, "cannot be read (it is no file): put the picture there, or take it away")
+    if status.st_size > MAX_BYTES:
+        detail = f"the file has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that are read"
+        raise BadImage("too-large", name, f"{detail}: scale it down first")
     return status
 
 
@@ -248,6 +291,9 @@ def _refuse_giant(image: Image.Image, name: str) -> None:
             name,
             f"{width:,}×{height:,} pixels are more than the {MAX_PIXELS:,} that are decoded: scale it down first",
         )
+    if max(width, height) > MAX_SIDE:
+        detail = f"{width:,}×{height:,} pixels, and a side of {MAX_SIDE:,} is the most that is decoded"
+        raise BadImage("too-large", name, f"{detail}: scale it down first")
 
 
 def _cut_off(name: str) -> BadImage:
@@ -260,14 +306,14 @@ def _refusal(error: Exception, raw: bytes, name: str) -> BadImage:
         detail = f"it says it has more pixels than the {MAX_PIXELS:,} that are decoded: scale it down first"
         return BadImage("too-large", name, detail)
     if isinstance(error, UnidentifiedImageError):
-        if _ends_early(raw):
+        if ends_early(raw):
             return _cut_off(name)
         what = next((what for start, what in _STRANGERS.items() if raw.lstrip().startswith(start)), "")
         if not what and raw[4:8] == b"ftyp":
             what = "it is HEIC, AVIF or a film"
         detail = f"it is no picture of a kind that is read ({what or 'JPEG, PNG, BMP, WebP, GIF, TIFF, PPM'})"
         return BadImage("not-an-image", name, f"{detail}: save it as JPEG or PNG, or take it away")
-    if "truncated" in str(error).lower() or isinstance(error, EOFError) or _ends_early(raw):
+    if "truncated" in str(error).lower() or isinstance(error, EOFError) or ends_early(raw):
         return _cut_off(name)
     detail = f"it cannot be decoded ({type(error).__name__}: {error!s:.100}): save it again as JPEG or PNG"
     return BadImage("unreadable", name, f"{detail}, or take it away")
@@ -285,35 +331,6 @@ def _beginning(path: Path, error: Exception, name: str) -> bytes:
     if not start:
         raise BadImage("empty", name, "the file is empty (0 bytes): copy it again, or take it away") from error
     return start
-
-
-def _ends_early(raw: bytes) -> bool:
-    """Whether a file that could not be read ends before the place that its own first bytes point to."""
-    if raw.startswith(b"\xff\xd8\xff"):
-        return raw.find(b"\xff\xd9") < 0
-    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
-        return raw.find(b"IEND") < 0
-    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
-        return len(raw) < 8 + int.from_bytes(raw[4:8], "little")
-    if raw[:4] in {b"II*\x00", b"MM\x00*"}:
-        return len(raw) <= int.from_bytes(raw[4:8], "little" if raw[:1] == b"I" else "big")
-    return raw[:6] in {b"GIF87a", b"GIF89a"} and not raw.endswith(b";")
-
-
-def _refuse_endless(raw: bytes, name: str) -> None:
-    """Refuse a JPEG without an end marker after the beginning of its scan.
-
-    An interrupted copy is often filled up with zeros, which the decoder takes for pixels.
-    """
-    if raw.endswith(b"\xff\xd9"):
-        return  # as nearly all do
-    at = 2
-    while at + 4 <= len(raw) and raw[at] == 0xFF:
-        if raw[at + 1] == 0xDA:
-            if raw.rfind(b"\xff\xd9", at) < 0:  # from the end, where it stands as a rule
-                raise _cut_off(name)
-            return
-        at += 1 if raw[at + 1] == 0xFF else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -375,7 +392,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     """A grey picture of more than 8 bits, scaled to 8 (the module's docstring has the rules)."""
-    values = np.asarray(image).astype(np.float64)
+    wide = np.asarray(image)
     tags: Any = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16"):
         bits = tags.get(258, (16,))
@@ -383,18 +400,23 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
     elif image.format == "PPM" and image.mode == "I":
         low, high = 0.0, 65535.0
     else:
-        low, high = _range(values, image.mode)
-    grey = np.nan_to_num((values - low) * 255 / (high - low), nan=0.0, posinf=0.0, neginf=0.0)
-    if tags.get(262) == 0:  # white is zero
-        grey = 255 - grey
+        low, high = _range(wide, image.mode)
     key = image.info.get("transparency")
-    if isinstance(key, int):
-        grey[values == key] = 255
-    eight: NDArray[np.uint8] = np.floor(np.clip(grey, 0, 255) + 0.5).astype(np.uint8)
+    eight = np.empty(wide.shape, np.uint8)
+    # By rows: in float64 all at once, the largest picture would take gigabytes.
+    rows = max(1, (1 << 20) // max(1, wide.shape[1]))
+    for y in range(0, len(wide), rows):
+        values = wide[y : y + rows].astype(np.float64)
+        grey = np.nan_to_num((values - low) * 255 / (high - low), nan=0.0, posinf=0.0, neginf=0.0)
+        if tags.get(262) == 0:  # white is zero
+            grey = 255 - grey
+        if isinstance(key, int):
+            grey[values == key] = 255
+        eight[y : y + rows] = np.floor(np.clip(grey, 0, 255) + 0.5)
     return eight
 
 
-def _range(values: NDArray[np.float64], mode: str) -> tuple[float, float]:
+def _range(values: NDArray[Any], mode: str) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     for top in (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0):

@@ -62,5 +62,9 @@ def parse(contents: bytes, place: str) -> NDArray[np.uint8]:
         raise DataError(
             f"{place}: its header announces {announced}, and {len(contents) - start:,} follow: take another copy"
         )
-    # A copy: what shares memory with bytes is read-only, which torch warns of.
-    return np.frombuffer(contents, np.uint8, offset=start).reshape(shape).copy()
+    try:
+        # A copy: what shares memory with bytes is read-only, which torch warns of.
+        return np.frombuffer(bytearray(contents[start:]), np.uint8).reshape(shape).copy()
+    except ValueError as error:
+        # More dimensions than NumPy has, or sides whose product fits in no number beside one of 0.
+        raise DataError(f"{place}: its header announces {ndim} dimensions that cannot be ({error})") from error

@@ -188,7 +188,8 @@ def _open(folder: Path, preprocess: Preprocess) -> Index | None:
     if index is None:
         return None
     for path, width in zip(_paths(folder, index.token), _widths(preprocess), strict=True):
-        if not path.is_file() or path.stat().st_size < index.rows * width:
+        # Rows are added to these files: through a link, they would be added somewhere else.
+        if path.is_symlink() or not path.is_file() or path.stat().st_size < index.rows * width:
             return None
     return index
 
@@ -308,10 +309,10 @@ class _Writers:
         try:
             self._files = []
             for path, width in zip(self._paths, self._widths, strict=True):
-                path.touch()
+                file = os.fdopen(_opened(path), "r+b", buffering=0)
+                self._files.append(file)
                 # What a crash left behind the last row that counts is cut off.
-                os.truncate(path, self._start * width)
-                self._files.append(path.open("r+b", buffering=0))
+                file.truncate(self._start * width)
         except OSError as error:
             raise _not_kept(error, self._paths[0]) from error
         return self
@@ -385,10 +386,18 @@ def _trim(keep: Path) -> None:
             total -= size
 
 
+def _opened(path: Path) -> int:
+    """A file opened to be written to, made where there is none; never through a link."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        raise _not_kept(error, path) from error
+
+
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One process at a time adds to a pack; a second waits. The system lets go of the lock when a process dies."""
-    with (folder / "lock").open("wb") as lock:
+    with os.fdopen(_opened(folder / "lock"), "wb") as lock:
         if sys.platform == "win32":
             while True:
                 # Waits for ten seconds, then says that it is another's.

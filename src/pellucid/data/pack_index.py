@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -12,12 +13,15 @@ import PIL
 from numpy.typing import NDArray
 from PIL import features
 
-from pellucid.data.decode import BadImage, Kind
+from pellucid.data.decode import FORMATS, BadImage, Kind
 from pellucid.data.reading import FIELDS, Facts
 from pellucid.errors import PellucidError
 from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 
 FILE = "index.safetensors"
+
+#: What stands in the names of the files of rows.
+_TOKEN = re.compile("[0-9a-z]{1,64}")
 
 # Raised when what is stored changes its meaning, so that an older pack is not taken for a newer one.
 _VERSION = "1"
@@ -88,7 +92,7 @@ def read_index(folder: Path, about: dict[str, str], channels: int) -> Index | No
     try:
         metadata = read_tensors_metadata(path)
         token = metadata.pop("token", "")
-        if metadata != about or not token.isalnum():
+        if metadata != about or not _TOKEN.fullmatch(token):
             return None
         arrays = read_tensors(path)
         names = tuple(arrays["names"].tobytes().decode().split("\0")) if len(arrays["row"]) else ()
@@ -105,7 +109,7 @@ def read_index(folder: Path, about: dict[str, str], channels: int) -> Index | No
         )
     except (PellucidError, OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
-    return index if _holds(index, channels) else None
+    return index if _holds(index, channels) and _can_be(index.facts, about) else None
 
 
 def _bad(rows: Any, names: tuple[str, ...]) -> dict[int, BadImage]:
@@ -115,6 +119,16 @@ def _bad(rows: Any, names: tuple[str, ...]) -> dict[int, BadImage]:
             raise ValueError(entry)
         bad[entry] = BadImage(kind, names[entry], str(detail))
     return bad
+
+
+def _can_be(facts: Facts, about: dict[str, str]) -> bool:
+    """Whether there are such formats, and pixels (whole numbers to 255) with these sums."""
+    height, width, _ = map(int, about["shape"].split("×"))
+    first, second = facts.sums[..., 0].astype(np.float64), facts.sums[..., 1].astype(np.float64)
+    # Cauchy and Schwarz; below 2⁵³ float64 is exact but for the product, hence the last factor.
+    spread = first**2 <= height * width * second * (1 + 1e-12)
+    known = bool((facts.columns["format"] < len(FORMATS)).all())
+    return known and bool(((first >= 0) & (first <= second) & (second <= 255 * first) & spread).all())
 
 
 def _holds(index: Index, channels: int) -> bool:

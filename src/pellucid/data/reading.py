@@ -24,9 +24,6 @@ from pellucid.data.images import Images
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.twins import SIDE, signature
 
-#: The largest picture file that is read, in bytes.
-MAX_BYTES = 1 << 30
-
 # Pictures handed to a thread at a time, so that a million of them are not a million tasks waiting.
 _TASK = 16
 
@@ -138,9 +135,6 @@ def read_arrays(images: Images, sink: Callable[[int, NDArray[np.uint8]], None]) 
 def read_file(file: Path, name: str) -> tuple[bytes, os.stat_result]:
     """A picture file's bytes, and its status when it was opened. Raises BadImage."""
     status = refuse_irregular(file, name)
-    if status.st_size > MAX_BYTES:
-        detail = f"the file has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that are read"
-        raise BadImage("too-large", name, f"{detail}: scale it down first")
     try:
         return file.read_bytes(), status
     except OSError as error:

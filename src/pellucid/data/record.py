@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from pellucid.errors import DataError
-from pellucid.files import write_text
+from pellucid.files import read_bytes, write_text
 
 FILE = "images.csv"
+
+#: The largest record that is read, in bytes: some ten million pictures.
+LIMIT = 1 << 30
+
+_SPLITS = {"train", "val", "before"}
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Row(NamedTuple):
@@ -45,11 +52,28 @@ def read_record(folder: Path) -> list[Row] | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.reader(lines)
-        try:
-            if tuple(next(reader, ())) != Row._fields:
-                raise DataError(f"{path}: its first line is not {','.join(Row._fields)}; train again")
-            return [Row(*fields) for fields in reader]
-        except (TypeError, csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: damaged at line {reader.line_num} ({error}); train again") from error
+    reader = csv.reader(io.StringIO(_text(path), newline=""))
+    rows: list[Row] = []
+    heading: tuple[str, ...] = ()
+    try:
+        heading = tuple(next(reader, ()))
+        for fields in reader if heading == Row._fields else ():
+            row = Row(*fields)
+            if row.split not in _SPLITS or not _DIGEST.fullmatch(row.digest):
+                # Taken as it stands, its picture would count as unseen.
+                raise ValueError(f"no split {row.split!r:.40} or no digest {row.digest!r:.40}")  # noqa: TRY301
+            rows.append(row)
+    except (TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: damaged at line {reader.line_num} ({error}); train again") from error
+    if heading != Row._fields:
+        raise DataError(f"{path}: its first line is not {','.join(Row._fields)}; train again")
+    return rows
+
+
+def _text(path: Path) -> str:
+    raw = read_bytes(path, limit=LIMIT)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}: damaged at line {line} ({error}); train again") from error

@@ -154,7 +154,10 @@ def flippable(classes: Collection[str]) -> bool:
 
 
 def printable(name: str) -> str:
-    r"""A file's name without what no terminal or JSON could take: bytes that are no UTF-8 are shown as \xff."""
+    r"""A file's name without what no terminal or JSON could take: bytes that are no UTF-8 are shown as \xff.
+
+    Raises UnicodeEncodeError for half a character, which no file's name has.
+    """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -21,9 +20,13 @@ from pellucid.data.images import Source, Split
 from pellucid.data.rules import SPLITS, Row, gather, label_of, printable
 from pellucid.errors import DataError, did_you_mean
 from pellucid.files import read_bytes
+from pellucid.files.read import parse_json
 
 #: The largest table that is read: some ten million rows.
 LIMIT = 1 << 30
+
+#: The longest path or label, in characters: as long as Linux's paths.
+LONGEST = 4096
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -86,11 +89,13 @@ def _rows(table: Path, folder: Path, prefix: str, *, training: bool, inside: boo
         name = Path(os.path.normpath(path)).as_posix()
         file = folder / name
         if inside and (Path(name).is_absolute() or name.split("/")[0] == ".."):
-            raise DataError(f"{place}: {path!r} is outside of {folder}: a metadata file names files in its own folder")
+            raise DataError(
+                f"{place}: {path!r:.200} is outside of {folder}: a metadata file names files in its own folder"
+            )
         if training and not _is_file(file):
-            raise DataError(f"{place}: there is no file {str(file)!r}: mend the path, or take the row out")
+            raise DataError(f"{place}: there is no file {str(file)!r:.400}: mend the path, or take the row out")
         if name in seen:
-            raise DataError(f"{place}: {path!r} stands in line {seen[name]} already: take one of the two rows out")
+            raise DataError(f"{place}: {path!r:.200} stands in line {seen[name]} already: take one of the two rows out")
         seen[name] = line
         has_split = has_split and "split" in values
         split = _split(values["split"], place) if "split" in values else "train"
@@ -119,7 +124,7 @@ def _path(values: Mapping[str, Any], place: str) -> str:
     path = next((values[key] for key in _PATHS if key in values), None)
     if path is None:
         raise DataError(f"{place}: has no path: expected {' or '.join(_PATHS)}")
-    if not isinstance(path, str) or not path.strip() or "\0" in path:
+    if not isinstance(path, str) or not path.strip() or "\0" in path or len(path) > LONGEST:
         raise DataError(f"{place}: the path is {path!r:.60}: expected the name of a file")
     return path.strip()
 
@@ -128,7 +133,7 @@ def _label(values: Mapping[str, Any], place: str) -> str:
     label = values.get("label")
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
-    if not isinstance(label, str) or not label.strip():
+    if not isinstance(label, str) or not label.strip() or len(label) > LONGEST:
         raise DataError(f"{place}: the label is {label!r:.60}: expected the name of a class")
     return label_of(label)
 
@@ -155,10 +160,7 @@ def _json_lines(text: str, table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{table}, line {number}: is not JSON ({error!s:.80}): mend it, or take it out") from error
+        values = parse_json(line.strip().encode("utf-8"), f"{table}, line {number}", depth=64)
         if not isinstance(values, dict):
             raise DataError(f"{table}, line {number}: expected an object in braces, found {values!r:.60}: mend it")
         yield number, values
@@ -173,6 +175,9 @@ def _csv_lines(text: str, table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not set(_PATHS) & set(columns) or "label" not in columns:
             found = ", ".join(columns)[:100] or "nothing"
             raise DataError(f"{table}, line 1: expected a heading with the columns path and label, found {found}")
+        twice = next((name for name in (*_PATHS, "label", "split") if columns.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{table}, line 1: has the column {twice} twice: take one of the two out")
         for cells in reader:
             if not cells:
                 continue

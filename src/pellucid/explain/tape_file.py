@@ -151,7 +151,7 @@ def _restored(value: Any) -> Any:
     if isinstance(value, list):
         return [_restored(one) for one in value]
     if isinstance(value, dict):
-        if set(value) == {_FLOAT} and value[_FLOAT] in _FLOATS:
+        if set(value) == {_FLOAT} and isinstance(value[_FLOAT], str) and value[_FLOAT] in _FLOATS:
             return _FLOATS[value[_FLOAT]]
         return {key: _restored(one) for key, one in value.items()}
     return value

@@ -25,6 +25,10 @@ _DIGITS = 100
 _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]|[-+.\w]++', re.DOTALL)
 
 
+#: A surrogate written as an escape. Two of them in the right order are one character; one alone is none.
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
 class _FlawError(ValueError):
     """What this reader refuses though Python's would take it; `word` is the offending token, where one is known."""
 
@@ -57,8 +61,9 @@ def read_json(path: str | os.PathLike[str], *, limit: int = 16 * MIB, depth: int
     """The value in a JSON file of at most `limit` bytes, nested at most `depth` deep.
 
     Stricter than Python's reader: NaN, infinity, numbers too large for a float, whole numbers of more than 100 digits
-    and one key twice in an object are refused, for another reader would understand them differently. A byte-order mark
-    is skipped.
+    and one key twice in an object are refused, for another reader would understand them differently; and so is half a
+    character (a lone surrogate, but for those that Python writes a file name's strange bytes as), which could not be
+    written again. A byte-order mark is skipped.
 
     Raises DataError naming the file and, where it is known, the line and column.
     """
@@ -111,13 +116,9 @@ def parse_json(data: bytes, place: str, *, depth: int) -> Any:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{place}, line {line}: not UTF-8 text: save it as UTF-8, or take another copy") from error
     try:
-        value = json.loads(
-            text,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
-            object_pairs_hook=_object,
-        )
+        value = _DECODER.decode(text)
+        if _ESCAPED_SURROGATE.search(text):
+            _refuse_half_characters(value)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{place}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}): mend it there, or take "
@@ -133,6 +134,21 @@ def parse_json(data: bytes, place: str, *, depth: int) -> Any:
     return value
 
 
+def _refuse_half_characters(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str):
+            try:
+                one.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise _FlawError(f"{one!r:.60} holds half a character: mend it") from None
+
+
 def too_large(path: Path, size: int, limit: int) -> DataError:
     """The error for a file over a reader's limit."""
     return DataError(f"{path}: holds {size:,} bytes or more, and at most {limit:,} are read: is it the right file?")
@@ -140,7 +156,10 @@ def too_large(path: Path, size: int, limit: int) -> DataError:
 
 def regular_size(path: Path, limit: int | None) -> int:
     """The size in bytes of a regular file. Raises DataError above `limit`, and OSError as the system does."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except ValueError as error:
+        raise DataError(f"{str(path)!r:.200}: is no name that a file can have ({error}): check the path") from error
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
@@ -181,6 +200,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise _FlawError(f"the key {twice!r:.60} stands twice in one object: take one of the two out")
     return value
+
+
+#: Made once: of a file of many short lines, making it would take most of the time.
+_DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_object)
 
 
 def _depth_exceeds(value: Any, depth: int) -> bool:

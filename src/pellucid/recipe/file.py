@@ -12,8 +12,9 @@ from pellucid.errors import DataError
 from pellucid.files import read_bytes, read_json
 from pellucid.recipe.settings import Recipe
 
-#: The largest recipe file that is read, in bytes.
-LARGEST = 1 << 20
+#: The largest TOML file that is read, in bytes, and the most dots in a line of it. Python's reader takes time and
+#: memory that grow with the square of a key's parts (`a.a.a = 1`).
+LARGEST, DOTS = 1 << 17, 1000
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -47,7 +48,13 @@ def _line(name: str, value: Any) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     raw = read_bytes(path, limit=LARGEST)
+    prints = "`pellucid train --show-recipe` prints one"
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if line.count(b".") > DOTS:
+            raise DataError(f"{path}, line {number}: has more than {DOTS:,} dots, as no recipe has; {prints}")
     try:
-        return tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: not a TOML file ({error}); `pellucid train --show-recipe` prints one") from error
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except RecursionError:
+        raise DataError(f"{path}: is nested too deep for a recipe; {prints}") from None
+    except ValueError as error:  # of bytes that are no text, of what is no TOML, of numbers with too many digits
+        raise DataError(f"{path}: not a TOML file ({error!s:.200}); {prints}") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +17,12 @@ from pellucid.data.cores import usable_cores
 from pellucid.errors import UsageError
 from pellucid.recipe import Engine
 from pellucid.training.processes import local_rank, local_size, several, size
+
+#: How torch says that an operation is not deterministic, and how it says so of CUDA's library for matrices.
+_NONE = re.compile(r"(?P<name>\S+) does not have a deterministic implementation|Deterministic behavior was enabled")
+
+#: What has CUDA's library for matrices compute alike each time; read when it is first used.
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pick_device(name: str) -> torch.device:
@@ -91,17 +101,62 @@ def bfloat16_works(device: torch.device) -> bool:
 
 
 @contextmanager
-def computing(engine: Engine) -> Iterator[None]:
-    """Compute as a training run does: the engine's threads, no denormals, torch's random state restored afterwards.
+def computing(engine: Engine) -> Iterator[set[str]]:
+    """Compute as a training run does: the engine's threads, no denormals, deterministic kernels where torch has them.
 
-    A denormal operand slows a convolution tens of times, and training lets weights decay into them.
+    Gives the names of the operations that have none, as they are met; `unsteady` makes sentences of them. Everything,
+    torch's random state included, is afterwards as it was. A denormal operand slows a convolution tens of times, and
+    training lets weights decay into them.
     """
-    with threads(engine.threads), torch.random.fork_rng():
+    with threads(engine.threads), torch.random.fork_rng(), _deterministic(engine.device) as met:
         torch.set_flush_denormal(True)
         try:
-            yield
+            yield met
         finally:
             torch.set_flush_denormal(False)
+
+
+def unsteady(names: Iterable[str]) -> tuple[str, ...]:
+    """What a reader of a run should know of operations that are not deterministic, a sentence each."""
+    return tuple(
+        f"torch has no deterministic {name} here, so that another run of this recipe may differ in its last digits"
+        for name in sorted(names)
+    )
+
+
+@contextmanager
+def _deterministic(device: str) -> Iterator[set[str]]:
+    """Have torch choose deterministic kernels, and gather the names of what has none in place of its warnings."""
+    met: set[str] = set()
+    mode = torch.get_deterministic_debug_mode()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
+    given = os.environ.get(_CUBLAS)
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def told(message: Warning | str, *rest: Any, **named: Any) -> None:
+            found = _NONE.match(str(message))
+            if found is None:
+                shown(message, *rest, **named)
+            else:
+                met.add(found["name"] or "CuBLAS")
+
+        # Before a filter that makes errors of warnings, and each time: an operation may first be met in a later epoch.
+        warnings.filterwarnings("always", message=_NONE.pattern)
+        warnings.showwarning = told
+        if device == "cuda" and given is None:
+            os.environ[_CUBLAS] = ":4096:8"
+        # As `use_deterministic_algorithms` does, without having torch import its compiler for seconds.
+        torch.set_deterministic_debug_mode("warn")
+        # Filling what a kernel is about to write anyway costs time, and hides nothing here.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        try:
+            yield met
+        finally:
+            torch.utils.deterministic.fill_uninitialized_memory = fills
+            torch.set_deterministic_debug_mode(mode)
+            if device == "cuda" and given is None:
+                os.environ.pop(_CUBLAS, None)
 
 
 @contextmanager

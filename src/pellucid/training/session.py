@@ -31,7 +31,7 @@ from pellucid.training.inference import infer_together
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import leave
 from pellucid.training.loop import NotFiniteError, Training
-from pellucid.training.machine import computing
+from pellucid.training.machine import computing, unsteady
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.nonsense import BadStep, forward_fault, update_fault, weights_are_numbers
 from pellucid.training.pictures import REPORT
@@ -74,6 +74,8 @@ class Session:
         """Seconds between two checkpoints; None for a number that keeps their cost small."""
         self._noted: str | None = None
         """What was last told of batches taken in parts."""
+        self._unsteady: set[str] = set()
+        """Operations met that are not deterministic."""
         self._best: Arrays | None = None
         """The weights that were best so far."""
         self._best_written = False
@@ -111,7 +113,7 @@ class Session:
         if processes.leads():
             make_folder(self.folder / "checkpoints")
         self._begun = self._saved = time.perf_counter()
-        with Interrupt() as interrupt, computing(self.training.recipe.engine):
+        with Interrupt() as interrupt, computing(self.training.recipe.engine) as self._unsteady:
             if not self.training.strict and not self.training.step:
                 self._save()  # to go back to, where a bad step is found late
             self.training.wish = lambda: interrupt.asked
@@ -320,7 +322,9 @@ class Session:
         recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
         logits_nk = infer(model, self.task.preprocess, self.val.pixels)
         scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        said: tuple[str, ...] = () if (note := self.training.note()) is None else (note,)
+        said = unsteady(self._unsteady)
+        if (note := self.training.note()) is not None:
+            said += (note,)
         if self.task.recipe.head is not None and not stopped:
             said += put_on_head(recogniser, self.task.recipe, self.train, scores)
             logits_nk = infer(model, self.task.preprocess, self.val.pixels)
