@@ -135,7 +135,7 @@ def main(out: Path) -> None:
         answer["evaluated"] = np.array_equal(alone, infer_together(model, PREPROCESS, validation(), CLASSES))
         answer["few"] = infer_together(model, PREPROCESS, validation(3), CLASSES).shape
         answer["refused"] = refusal(bad)
-        # One process is asked to stop, and all do after the same step.
+        # One process is asked to stop after its third step, and all do after the next.
         work = training("sgd", shard)
         work.wish = lambda: rank == 1 and work.step == 3
         for _ in work.run_epoch():

@@ -88,7 +88,7 @@ def agree_with_one(told: list[dict[str, Any]]) -> None:
         assert not answer["apart"]
         assert answer["aligned"]
         assert answer["refused"][:2] == ["DataError", "the pictures are gone; put them back"]
-        assert answer["stopped"] == 3
+        assert answer["stopped"] == 4
         assert answer["narrow"] == pytest.approx(several.losses("sgd", WHOLE)[0][0], abs=1e-6)
     assert [bool(answer["refused"][2]) for answer in told] == [False, *[True] * (len(told) - 1)]
 
