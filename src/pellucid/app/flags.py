@@ -47,6 +47,8 @@ class Train(Recipe):
     """Train this many seeds: mean ± sd."""
     measure: bool = False
     """Measure the engine again."""
+    profile: bool = False
+    """Say where a step's time goes."""
     accept: tuple[Fault, ...] = ()
     """Faults of the data that are put up with."""
     max_bad: float = 0.01

@@ -14,7 +14,7 @@ from pellucid.bundle.head import head_of
 from pellucid.data.audit import counted
 from pellucid.data.source import Understanding
 from pellucid.scores import wilson
-from pellucid.training import Audited, Epoch, Event, Noted, Reading, Run, Seeding, Seeds, Started, Understood
+from pellucid.training import Audited, Epoch, Event, Noted, Profiled, Reading, Run, Seeding, Seeds, Started, Understood
 from pellucid.training import Progress as Step
 from pellucid.training.lopsided import lopsided
 from pellucid.training.prepare import Task
@@ -69,6 +69,8 @@ class Show:
                 self._print(f"note     {event.text}")
             case Epoch():
                 self._epoch(event)
+            case Profiled():
+                self._profiled(event.found)
             case Run():
                 self._run(event)
             case Seeding():
@@ -183,6 +185,21 @@ class Show:
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  accuracy "
             f"{right}  |  val loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}{between}{auc}  |  "
             f"{row['images_per_second']:,.0f} images/s  {_time(row['seconds'])}{'  best' if event.best else ''}"
+        )
+
+    def _profiled(self, found: dict[str, Any]) -> None:
+        """Where a step's time went."""
+        self._print("")
+        listed = [
+            f"{part} {found['milliseconds'][part]:.2f} ms ({share:.0%})"
+            for part, share in found["share"].items()
+            if part != "waiting" or share >= 0.005
+        ]
+        self._print(f"step     {', '.join(listed)}; {_threads(found['threads'])} {min(1.0, found['busy']):.0%} busy")
+        self._print(
+            f"         {found['flop'] / 1e9:.3g} GFLOP forwards and backwards at "
+            f"{found['flop_per_second'] / 1e9:,.0f} GFLOP/s, {found['share_of_peak']:.0%} of the "
+            f"{found['peak_flop_per_second'] / 1e9:,.0f} that a large matrix product reaches here"
         )
 
     def _run(self, run: Run) -> None:

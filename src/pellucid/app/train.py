@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from pellucid.app.cli import INTERRUPTED
 from pellucid.app.flags import Train
@@ -45,14 +46,15 @@ def _events(options: Train) -> Iterator[Event | Seeding | Seeds]:
     every = options.checkpoint_every
     if every is not None and not every >= 0:
         raise UsageError(f"--checkpoint-every {every:g}: expected seconds, 0 or more (0 is after every step)")
+    how: dict[str, Any] = {"every": every, "profile": options.profile}
     if options.resume:
         if is_set(options.resume):
-            return resume_seeds(options.resume, terms=terms, every=every)
-        return resume(options.resume, every=every)
+            return resume_seeds(options.resume, terms=terms, **how)
+        return resume(options.resume, **how)
     recipe, out = options.the_recipe(), options.out or None
     if options.seeds is not None:
-        return run_seeds(recipe, options.seeds, out=out, measure=options.measure, terms=terms, every=every)
-    return run(recipe, out=out, measure=options.measure, terms=terms, every=every)
+        return run_seeds(recipe, options.seeds, out=out, measure=options.measure, terms=terms, **how)
+    return run(recipe, out=out, measure=options.measure, terms=terms, **how)
 
 
 def _refuse_another_beginning(options: Train) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -23,24 +23,22 @@ class Clock:
     _busy: float = 0.0
     _busy_from: float = 0.0
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Begin to count, or go on after something that is no part of a step, such as an evaluation."""
         self._at = self._now()
         self._busy_from = time.process_time()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """What follows is not counted."""
         self._busy += time.process_time() - self._busy_from
 
     def mark(self, part: str) -> None:
-        """The time since the mark before was this part's."""
+        """The time since the mark before was this part's; a step ends with its optimiser's."""
         now = self._now()
         self.seconds[part] += now - self._at
         self._at = now
-
-    def step(self) -> None:
-        """One step is done."""
-        self.steps += 1
+        self.steps += part == "optimiser"
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -48,9 +46,10 @@ class Clock:
         return time.perf_counter()
 
     def to_json(self, threads: int, flop: int, peak: float) -> dict[str, Any]:
-        """What `profile.json` holds.
+        """What `profile.json` holds: milliseconds of a step by part, their shares, and the arithmetic they did.
 
-        `flop` are the operations of a step, `peak` those a second of a large matrix product in the same precision.
+        `flop` are the operations of a step, `peak` those a second of a large matrix product in the same precision,
+        `busy` the share of the time that the threads had something to do (above 1 where others helped).
         """
         whole = sum(self.seconds.values())
         steps = max(1, self.steps)

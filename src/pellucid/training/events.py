@@ -88,6 +88,13 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Profiled:
+    """Where the time of the steps went, as `profile.json` has it."""
+
+    found: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished (or stopped) run, and the network it gave. Stands for its folder wherever a path is expected."""
 
@@ -120,4 +127,4 @@ class Run:
         return str(self.folder)
 
 
-Event = Understood | Reading | Audited | Started | Noted | Progress | Epoch | Run
+Event = Understood | Reading | Audited | Started | Noted | Progress | Epoch | Profiled | Run

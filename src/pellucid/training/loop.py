@@ -24,6 +24,7 @@ from pellucid.data.mix import Mixed, Target, hits, mixes, part_of, targets
 from pellucid.errors import PellucidError
 from pellucid.recipe import LEARNING_RATES, Engine, Recipe, usual_epochs
 from pellucid.training import processes
+from pellucid.training.clock import Clock
 from pellucid.training.distil import Teacher, distilled
 from pellucid.training.finetune import frozen_modules
 from pellucid.training.forward import DTYPES, Answers, Forward, averaged
@@ -65,6 +66,8 @@ class Training:
         self.lowered = 1.0
         """What plateau has multiplied the learning rate by."""
         self.stage = 0
+        self.clock: Clock | None = None
+        """What takes the time of each part of a step, where somebody asks."""
         self.strict = False
         """Whether every loss is looked at before its step; where a device works on its own, that makes it wait."""
         self.still = frozen_modules(model) if recipe.freeze is not None else []
@@ -120,16 +123,28 @@ class Training:
         if first == 0:
             self._start_sums()
         self.to_training_mode()
+        with self.clock or nullcontext():
+            yield from self._steps(first)
+
+    def _steps(self, first: int) -> Iterator[int]:
         if self.shared is None:
             for x_nhwc, target in self.batches.epoch(self.epoch, first):
+                self._mark("data")
                 self.take_step(x_nhwc, target)
                 yield len(x_nhwc)
+                self._mark("between")
             return
         wholes = self.batches.labels(self.epoch, first)
         mixed = mixes(self.batches.augment)
         for (x_nhwc, target), labels_n in zip(self.batches.epoch(self.epoch, first), wholes, strict=True):
+            self._mark("data")
             self.take_step(x_nhwc, target, Whole.of(self.loss, labels_n, mixed=mixed))
             yield len(labels_n)
+            self._mark("between")
+
+    def _mark(self, part: str) -> None:
+        if self.clock is not None:
+            self.clock.mark(part)
 
     def to_training_mode(self) -> None:
         """The network in training mode, but for frozen normalisations."""
@@ -150,12 +165,14 @@ class Training:
         while (found := self._gradient(x_nhwc, target, whole)) is None:
             self._divide(len(x_nhwc), whole)
         loss, right = found if self.shared is None else self._of_all(*found)
+        self._mark("waiting")
         if self.strict and not math.isfinite(loss.item()):
             self._statistics.put_back()
             raise NotFiniteError
         self._regularise_gradient()
         self.optimizer.step()
         self._update_average()
+        self._mark("optimiser")
         self.step += 1
         pictures = len(x_nhwc) if whole is None else whole.pictures
         self.seen += pictures
@@ -219,8 +236,10 @@ class Training:
         for logits in auxiliary:
             # The heads on the way pull too; the loss shown stays that of the network's answer.
             pull = pull + float(self.model.auxiliary_loss_weight) * self.loss(logits, labels) * weight  # type: ignore[arg-type]
+        self._mark("forward")
         # The processes' gradients are averaged, and their sum is wanted.
         (pull * self.batches.shard.of if self.shared is not None else pull).backward()  # type: ignore[no-untyped-call]
+        self._mark("backward")
         return loss.detach(), hits(logits_nk.detach(), target).sum()
 
     def _divide(self, pictures: int, whole: Whole | None) -> None:

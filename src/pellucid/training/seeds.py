@@ -166,7 +166,7 @@ def _go_on(folder: Path, options: Mapping[str, Any], first: Run | None = None) -
 def _one(folder: Path, recipe: Recipe, options: Mapping[str, Any]) -> Iterator[Event]:
     """A run of a set: gone on with, where it has begun."""
     if (folder / "recipe.json").is_file():
-        return resume(folder, every=options.get("every"))
+        return resume(folder, every=options.get("every"), profile=options.get("profile", False))
     # A folder without its recipe was cut off while it was made; nothing in it was trained.
     return run(recipe, out=lambda _: folder, **options)
 

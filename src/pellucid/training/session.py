@@ -26,7 +26,8 @@ from pellucid.files import append_line, make_folder, read_json, read_lines, writ
 from pellucid.scores import evaluation
 from pellucid.training import processes
 from pellucid.training.checkpoint import BEST, Arrays, load_checkpoint, save_checkpoint
-from pellucid.training.events import Epoch, Event, Noted, Progress, Run
+from pellucid.training.clock import Clock
+from pellucid.training.events import Epoch, Event, Noted, Profiled, Progress, Run
 from pellucid.training.inference import infer_together
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import leave
@@ -34,11 +35,12 @@ from pellucid.training.loop import NotFiniteError, Training
 from pellucid.training.machine import computing, unsteady
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.nonsense import BadStep, forward_fault, update_fault, weights_are_numbers
+from pellucid.training.peak import matrix_rate, step_flop
 from pellucid.training.pictures import REPORT
 from pellucid.training.prepare import Task
 from pellucid.training.top import put_on_head
 
-RESULT, METRICS = "result.json", "metrics.jsonl"
+RESULT, METRICS, PROFILE = "result.json", "metrics.jsonl", "profile.json"
 
 #: Training pictures that are also recognised unmixed after each epoch, where the batches mix them.
 CLEAN = 1000
@@ -120,7 +122,18 @@ class Session:
             while not self._done() and not self.training.stopping:
                 yield from self._epoch()
             self._save()
+            if self.training.clock is not None:
+                yield self._profiled(self.training.clock)
             yield self._end(stopped=not self._done())
+
+    def _profiled(self, clock: Clock) -> Profiled:
+        """What the clock says, beside what this machine could do with as many threads."""
+        engine, device = self.training.recipe.engine, self.training.batches.device
+        flop = step_flop(self.training, *next(self.training.batches.epoch(0)))
+        found = clock.to_json(engine.threads, flop, matrix_rate(engine.precision, device))
+        if processes.leads():
+            write_json(self.folder / PROFILE, found)
+        return Profiled(found)
 
     def _end(self, *, stopped: bool) -> Run:
         """The finished run: process 0 makes it, and the others find what it has left."""
