@@ -61,7 +61,7 @@ def test_a_run_tells_where_its_time_went_and_gives_the_same_network(tmp_path: Pa
     found = json.loads((tmp_path / "timed" / "profile.json").read_text())
     assert found == profiled.found
     assert list(found["milliseconds"]) == list(PARTS)
-    assert found["steps"] == 2 * 20
+    assert found["steps"] == 2 * 21
     assert 0 < found["steps"] * sum(found["milliseconds"].values()) / 1e3 < took
     assert min(found["share"]["forward"], found["share"]["backward"]) > found["share"]["data"]
     assert 0 < found["share_of_peak"] < 1
