@@ -35,7 +35,7 @@ def test_shards_cover_every_batch_once_and_leave_nobody_a_single_picture(n: int,
         if batch_size >= 2 * of <= n:
             assert min(sizes) >= 2
     # Where no remainder is too small, the batches are those of one process.
-    if n % batch_size == 0 or n % batch_size >= 2 * of:
+    if batch_size >= 2 * of and (n % batch_size == 0 or n % batch_size >= 2 * of):
         assert whole == cuts(n, batch_size)
 
 
