@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -125,6 +126,16 @@ def test_when_no_picture_has_room_it_says_what_to_do() -> None:
     with pytest.raises(PellucidError, match=r"memory has no room for a training step of 1 picture of 8×8"):
         list(before.run_epoch())
     assert all(torch.equal(a, b) for a, b in zip(start, before.model.parameters(), strict=True))
+
+
+def test_what_cannot_be_divided_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training(network(24))
+    monkeypatch.setattr(work.optimizer, "step", lambda: torch.empty(1 << 60))
+    with pytest.raises(NoRoomError, match="no room for the optimiser's own numbers: .* take --optimizer sgd"):
+        list(work.run_epoch())
+    monkeypatch.setattr("pellucid.data.batches.gather", lambda *_: np.empty(1 << 60))
+    with pytest.raises(NoRoomError, match="no room for a batch of pictures: .* take a smaller --batch-size"):
+        list(training(network(24), augment=()).run_epoch())
 
 
 def test_another_error_is_not_swallowed() -> None:

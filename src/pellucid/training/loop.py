@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -114,15 +114,25 @@ class Training:
             self._start_sums()
         self.to_training_mode()
         if self.shared is None:
-            for x_nhwc, target in self.batches.epoch(self.epoch, first):
+            for x_nhwc, target in self._drawn(first):
                 self.take_step(x_nhwc, target)
                 yield len(x_nhwc)
             return
         wholes = self.batches.labels(self.epoch, first)
         mixed = mixes(self.batches.augment)
-        for (x_nhwc, target), labels_n in zip(self.batches.epoch(self.epoch, first), wholes, strict=True):
+        for (x_nhwc, target), labels_n in zip(self._drawn(first), wholes, strict=True):
             self.take_step(x_nhwc, target, Whole.of(self.loss, labels_n, mixed=mixed))
             yield len(labels_n)
+
+    def _drawn(self, first: int) -> Iterator[tuple[torch.Tensor, Target]]:
+        """The batches left in this epoch."""
+        drawn = self.batches.epoch(self.epoch, first)
+        while True:
+            with _enough("a batch of pictures: end what else runs on this machine, or take a smaller --batch-size"):
+                step = next(drawn, None)
+            if step is None:
+                return
+            yield step
 
     def to_training_mode(self) -> None:
         """The network in training mode, but for frozen normalisations."""
@@ -142,7 +152,8 @@ class Training:
         while (found := self._gradient(x_nhwc, target, whole)) is None:
             self._divide(len(x_nhwc), whole)
         self._regularise_gradient()
-        self.optimizer.step()
+        with _enough("the optimiser's own numbers: end what else runs on this machine, or take --optimizer sgd"):
+            self.optimizer.step()
         self._update_average()
         self.step += 1
         self._count(*found, len(x_nhwc) if whole is None else whole.pictures)
@@ -335,6 +346,17 @@ class Training:
         A mixture of two pictures counts as right by the share of the one that is named.
         """
         return float(self.loss_sum) / max(1, self.seen), float(self.correct) / max(1, self.seen)
+
+
+@contextmanager
+def _enough(what: str) -> Iterator[None]:
+    """Turn memory that runs out where nothing can be divided into a NoRoomError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise NoRoomError(f"memory has no room for {what}") from error
 
 
 def _mixed(seed: int, process: int) -> int:
