@@ -11,6 +11,7 @@ from pellucid import nets
 from pellucid.bundle.recogniser import BATCH, Prediction, Recogniser, infer
 from pellucid.data.decode import BadImage
 from pellucid.data.preprocess import Preprocess
+from pellucid.errors import PellucidError
 
 PREPROCESS = Preprocess((16, 16), "crop", 3, (0.5,) * 3, (0.25,) * 3)
 
@@ -36,6 +37,34 @@ def test_infer_is_the_model_on_normalised_pictures(recogniser: Recogniser) -> No
     with torch.no_grad():
         expected = recogniser.model(x.permute(0, 3, 1, 2)).numpy()
     assert infer(recogniser.model, PREPROCESS, pixels) == pytest.approx(expected, abs=1e-4)
+
+
+def test_infer_asks_about_fewer_pictures_at_a_time_where_memory_runs_out(recogniser: Recogniser) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (BATCH + 5, 16, 16, 3), dtype=np.uint8)
+    expected, most, asked = infer(recogniser.model, PREPROCESS, pixels), 20, list[int]()
+
+    def narrow(_: object, given: tuple[torch.Tensor]) -> None:
+        asked.append(len(given[0]))
+        if len(given[0]) > most:
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    recogniser.model.train()
+    recogniser.model.register_forward_pre_hook(narrow)
+    assert infer(recogniser.model, PREPROCESS, pixels) == pytest.approx(expected, abs=1e-5)
+    assert asked == [128, 64, 32, *[16] * 8, 5]
+    assert recogniser.model.training
+    most = 0
+    with pytest.raises(PellucidError, match=r"no room for this network's answer to one picture of 16×16 pixels"):
+        infer(recogniser.model, PREPROCESS, pixels)
+
+
+def test_infer_answers_for_some_of_the_pictures(recogniser: Recogniser) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (3 * BATCH - 5, 16, 16, 3), dtype=np.uint8)
+    whole = infer(recogniser.model, PREPROCESS, pixels)
+    assert np.array_equal(
+        infer(recogniser.model, PREPROCESS, pixels, slice(BATCH, 2 * BATCH)), whole[BATCH : 2 * BATCH]
+    )
+    assert len(infer(recogniser.model, PREPROCESS, pixels, slice(4, 4))) == 0
 
 
 def test_infer_leaves_the_models_mode_and_statistics_alone(recogniser: Recogniser) -> None:

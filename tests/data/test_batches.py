@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pellucid.data.augment import gather
-from pellucid.data.batches import Batches, cuts, order
+from pellucid.data.batches import Batches, Shard, cuts, order, pieces
 from pellucid.data.mix import Mixed, gather_mixed
 from pellucid.data.preprocess import Preprocess
 
@@ -22,6 +22,46 @@ def test_cuts_cover_every_picture_once_in_full_batches(n: int, batch_size: int) 
     assert 1 <= sizes[-1] <= batch_size + 1
     if batch_size > 1 and n > 1:
         assert min(sizes) > 1
+
+
+@given(st.integers(1, 2000), st.integers(1, 300), st.integers(1, 7))
+def test_shards_cover_every_batch_once_and_leave_nobody_a_single_picture(n: int, batch_size: int, of: int) -> None:
+    whole = cuts(n, batch_size, of)
+    parts = [pieces(cut.stop - cut.start, of, cut.start) for cut in whole]
+    assert [i for shards in parts for part in shards for i in range(n)[part]] == list(range(n))
+    for shards in parts:
+        sizes = [part.stop - part.start for part in shards]
+        assert max(sizes) - min(sizes) <= 1
+        if batch_size >= 2 * of <= n:
+            assert min(sizes) >= 2
+    # Where no remainder is too small, the batches are those of one process.
+    if batch_size >= 2 * of and (n % batch_size == 0 or n % batch_size >= 2 * of):
+        assert whole == cuts(n, batch_size)
+
+
+@pytest.mark.parametrize("changes", [("flip", "shift"), ("mixup",), ("cutmix", "crop")])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_shards_pictures_are_what_they_are_in_the_whole_batch(changes: tuple[str, ...], balanced: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (53, 8, 8, 3), generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 3, (53,), generator=generator)
+    preprocess = Preprocess(size=(8, 8), resize="crop", channels=3, mean=(0.4,) * 3, std=(1.0,) * 3)
+    # 53 = 3·14 + 11, and 11 pictures are enough for three.
+    alone, *shards = (
+        Batches(pixels, labels, preprocess, changes, 14, 5, balanced, shard)
+        for shard in (Shard(0, 1), *(Shard(number, 3) for number in range(3)))
+    )
+    for epoch in (0, 4):
+        for (x, y), whole, *parts in zip(
+            alone.epoch(epoch), shards[0].labels(epoch), *(shard.epoch(epoch) for shard in shards), strict=True
+        ):
+            assert torch.equal(x, torch.cat([part for part, _ in parts]))
+            if isinstance(y, Mixed):
+                for i, column in enumerate(y):
+                    assert torch.equal(column, torch.cat([target[i] for _, target in parts]))
+            else:
+                assert torch.equal(y, torch.cat([target for _, target in parts]))
+            assert torch.equal(whole, y.labels_n if isinstance(y, Mixed) else y)
 
 
 def test_an_epoch_is_a_permutation_of_its_own() -> None:

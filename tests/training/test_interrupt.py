@@ -37,6 +37,18 @@ def test_the_second_signal_is_not_swallowed() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("usual_handler")
+def test_under_torchrun_which_passes_the_signal_on_a_second_one_is_the_first_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_outside_the_main_thread_nothing_listens() -> None:
     asked = []
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -127,6 +128,16 @@ def test_when_no_picture_has_room_it_says_what_to_do() -> None:
     assert all(torch.equal(a, b) for a, b in zip(start, before.model.parameters(), strict=True))
 
 
+def test_what_cannot_be_divided_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = training(network(24))
+    monkeypatch.setattr(work.optimizer, "step", lambda: torch.empty(1 << 60))
+    with pytest.raises(NoRoomError, match=r"no room for the optimiser's own numbers: .* take --optimizer sgd"):
+        list(work.run_epoch())
+    monkeypatch.setattr("pellucid.data.batches.gather", lambda *_: np.empty(1 << 45))
+    with pytest.raises(NoRoomError, match=r"no room for a batch of pictures: .* take a smaller --batch-size"):
+        list(training(network(24), augment=()).run_epoch())
+
+
 def test_another_error_is_not_swallowed() -> None:
     model = network(1)
     narrow = model[2]
@@ -150,7 +161,7 @@ def test_it_says_so_once_and_what_it_means_for_batch_normalisation() -> None:
 def test_a_whole_batch_counts_by_weight_only_where_the_loss_does() -> None:
     labels = torch.tensor([0, 0, 0, 1])
     weighed = make_loss(settle(Recipe(), balance="weights"), [3, 1])
-    assert Whole.of(weighed, labels) == (4, pytest.approx(3 * 4 / 6 + 4 / 2))
+    assert float(Whole.of(weighed, labels).mass) == pytest.approx(3 * 4 / 6 + 4 / 2)
     assert Whole.of(weighed, labels, mixed=True) == (4, 4.0)
     assert Whole.of(make_loss(Recipe()), labels) == (4, 4.0)
 

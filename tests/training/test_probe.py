@@ -17,6 +17,7 @@ from pellucid.training import probe
 from pellucid.training.finetune import freeze
 from pellucid.training.loop import Training
 from pellucid.training.losses import make_loss
+from pellucid.training.memory import NoRoomError
 
 CPU = torch.device("cpu")
 
@@ -47,6 +48,37 @@ def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = choose(precision="float32", threads=1)
     assert measured.engine.layout == "nhwc"
     assert [row["layout"] for row in measured.table if row["chosen"]] == ["nhwc"]
+
+
+def test_an_engine_that_memory_has_no_room_for_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = Training._accumulate
+
+    def narrow(self: Training, *arguments: Any, **named: Any) -> Any:
+        if self.recipe.engine.layout == "nchw":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradient(self, *arguments, **named)
+
+    monkeypatch.setattr(Training, "_accumulate", narrow)
+    measured = choose(precision="float32", threads=1)
+    assert measured.engine.layout == "nhwc"
+    assert [(row["layout"], row["chosen"]) for row in measured.table] == [("nhwc", True)]
+
+
+def test_where_none_has_room_they_are_compared_in_parts(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Training._one_part
+
+    def narrow(self: Training, x_nhwc: torch.Tensor, *rest: Any) -> Any:
+        if len(x_nhwc) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return part(self, x_nhwc, *rest)
+
+    monkeypatch.setattr(Training, "_one_part", narrow)
+    assert len(choose(precision="float32", threads=1).table) == 2
+    # What was measured of parts is not remembered for the whole.
+    assert not (own_cache / "engines.json").exists()
+    monkeypatch.setattr(Training, "_one_part", lambda *_: torch.empty(1 << 60))
+    with pytest.raises(NoRoomError, match=r"no room for a training step of 1 picture of 32×32"):
+        choose(precision="float32", threads=1)
 
 
 def test_the_plain_engine_stands_unless_beaten_by_a_tenth() -> None:

@@ -183,6 +183,8 @@ def test_everything_else_a_run_can_do_works_or_is_refused_in_a_sentence(tmp_path
     code, said = ended(tmp_path, *TRAIN, "--out", "a")
     assert code != 0
     assert said.count("--out a: is there already") == 1, said
+    code, said = ended(tmp_path, *TRAIN, "--out", "d", "--lr", "1e9")
+    assert said.count("the loss is no longer a number") == 1, said
     code, said = ended(tmp_path, *TRAIN, "--seeds", "3")
     assert said.count("leave torchrun away") >= 1, said
     code, said = ended(tmp_path, "-m", "pellucid", "train", "digits", "--optimiser", "adam")

@@ -13,7 +13,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -128,16 +128,14 @@ class Training:
 
     def _steps(self, first: int) -> Iterator[int]:
         if self.shared is None:
-            for x_nhwc, target in self.batches.epoch(self.epoch, first):
-                self._mark("data")
+            for x_nhwc, target in self._drawn(first):
                 self.take_step(x_nhwc, target)
                 yield len(x_nhwc)
                 self._mark("between")
             return
         wholes = self.batches.labels(self.epoch, first)
         mixed = mixes(self.batches.augment)
-        for (x_nhwc, target), labels_n in zip(self.batches.epoch(self.epoch, first), wholes, strict=True):
-            self._mark("data")
+        for (x_nhwc, target), labels_n in zip(self._drawn(first), wholes, strict=True):
             self.take_step(x_nhwc, target, Whole.of(self.loss, labels_n, mixed=mixed))
             yield len(labels_n)
             self._mark("between")
@@ -145,6 +143,17 @@ class Training:
     def _mark(self, part: str) -> None:
         if self.clock is not None:
             self.clock.mark(part)
+
+    def _drawn(self, first: int) -> Iterator[tuple[torch.Tensor, Target]]:
+        """The batches left in this epoch."""
+        drawn = self.batches.epoch(self.epoch, first)
+        while True:
+            with _enough("a batch of pictures: end what else runs on this machine, or take a smaller --batch-size"):
+                step = next(drawn, None)
+            if step is None:
+                return
+            self._mark("data")
+            yield step
 
     def to_training_mode(self) -> None:
         """The network in training mode, but for frozen normalisations."""
@@ -170,7 +179,8 @@ class Training:
             self._statistics.put_back()
             raise NotFiniteError
         self._regularise_gradient()
-        self.optimizer.step()
+        with _enough("the optimiser's own numbers: end what else runs on this machine, or take --optimizer sgd"):
+            self.optimizer.step()
         self._update_average()
         self._mark("optimiser")
         self.step += 1
@@ -362,6 +372,17 @@ class Training:
         A mixture of two pictures counts as right by the share of the one that is named.
         """
         return float(self.loss_sum) / max(1, self.seen), float(self.correct) / max(1, self.seen)
+
+
+@contextmanager
+def _enough(what: str) -> Iterator[None]:
+    """Turn memory that runs out where nothing can be divided into a NoRoomError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise NoRoomError(f"memory has no room for {what}") from error
 
 
 def _mixed(seed: int, process: int) -> int:

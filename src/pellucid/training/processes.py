@@ -31,6 +31,9 @@ TOLD = "said by process 0"
 # While process 0 reads a million pictures the others wait. A process that dies is noticed at once, by its connection.
 _PATIENCE = dt.timedelta(days=7)
 
+# As long as one waits for process 0 to come to the same error.
+_MOMENT = dt.timedelta(seconds=3)
+
 _ERRORS = {kind.exit_code: kind for kind in (PellucidError, UsageError, DataError, VerificationError)}
 
 _groups = itertools.count()
@@ -78,11 +81,12 @@ def together() -> Iterator[None]:
         return
     # Gloo needs fresh names for each group; torchrun keeps those of workers that it has started anew.
     prefix = f"pellucid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_groups)}"
+    store = dist.PrefixStore(prefix, _store())  # type: ignore[attr-defined]
     on_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-            store=dist.PrefixStore(prefix, _store()),  # type: ignore[attr-defined]
+            store=store,
             rank=rank(),
             world_size=size(),
             timeout=_PATIENCE,
@@ -94,6 +98,9 @@ def together() -> Iterator[None]:
         ) from error
     try:
         yield
+    except PellucidError as error:
+        _compare(error, store)
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -198,6 +205,17 @@ def _raise(failure: Any) -> None:
         error = _ERRORS[failure["exit_code"]](failure["message"])
         error.add_note(TOLD)
         raise error
+
+
+def _compare(error: PellucidError, store: Any) -> None:
+    """Note it on an error that process 0 has too, such as a loss that is no number anywhere."""
+    with contextlib.suppress(RuntimeError):
+        if leads():
+            store.set("error", str(error))
+        elif not hasattr(error, "__notes__"):
+            store.wait(["error"], _MOMENT)
+            if store.get("error").decode() == str(error):
+                error.add_note(TOLD)
 
 
 @functools.cache

@@ -245,13 +245,10 @@ class Session:
         if bad.layer is not None:
             peak = self.training.recipe.optimisation.rate
             cure = f"the learning rate is too high for this network: try --lr {peak / 10:g}"
-        error = PellucidError(
+        return PellucidError(
             f"the loss is no longer a number {bad.sentence()}; {cure} (all of it in {self.folder / 'bad_step.json'}; "
             "checkpoints/ is of before)"
         )
-        if not processes.leads():
-            error.add_note(processes.TOLD)
-        return error
 
     def _scores(self, epoch: int) -> dict[str, Any]:
         """The epoch's own part of its line in `metrics.jsonl`."""
