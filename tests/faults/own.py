@@ -1,0 +1,91 @@
+"""What a child of the server can do besides the command line: the command line in a world with one thing changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid import nets
+from pellucid.app import cli
+from pellucid.training import pictures, runs
+
+#: The interpreter's own names of what changes a folder.
+_EVENTS = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.truncate"}
+
+
+def streamed(*arguments: str) -> int:
+    """On a machine whose memory holds no pictures: they are decoded anew every epoch."""
+    pictures.fits = lambda *_: False  # type: ignore[assignment]
+    return cli.main(list(arguments))
+
+
+def watched(seen: str, *arguments: str) -> int:
+    """With every path that the interpreter says is changed written into `seen`, relative to this folder."""
+    root, found = os.path.realpath("."), []
+
+    def watch(event: str, values: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = values
+            # Python's own files announce themselves with a mode, and then again where they open with a function.
+            if isinstance(path, int) or mode is not None or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                return
+        elif event in _EVENTS:
+            path = values[1] if event in {"os.rename", "os.link", "os.symlink"} else values[0]
+        else:
+            return
+        path = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+        if path.startswith(root + os.sep) and not path.endswith(seen):
+            found.append(os.path.relpath(path, root))
+
+    sys.addaudithook(watch)
+    code = cli.main(list(arguments))
+    kept = list(found)
+    Path(seen).write_text("".join(f"{path}\n" for path in kept), encoding="utf-8")
+    return code
+
+
+def nan_loss(step: str, *arguments: str) -> int:
+    """With a loss that is NaN at this step, counted from 1, and a number at all others."""
+    real = runs.make_loss
+
+    def make(*settings: Any) -> Any:
+        loss, taken = real(*settings), 0
+
+        def broken(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            nonlocal taken
+            # The losses of val and of looking for a fault are taken without a gradient.
+            taken += torch.is_grad_enabled()
+            found: torch.Tensor = loss(logits, target)
+            return found * float("nan") if torch.is_grad_enabled() and taken == int(step) else found
+
+        return broken
+
+    runs.make_loss = make  # type: ignore[assignment]
+    return cli.main(list(arguments))
+
+
+def overflow(layer: str, step: str, *arguments: str) -> int:
+    """With a layer whose answer is infinite for the second picture of the batch at this step."""
+    real = nets.build
+
+    def build(*settings: Any, **more: Any) -> nn.Module:
+        model, taken = real(*settings, **more), 0
+
+        def hook(module: nn.Module, _: Any, answer: torch.Tensor) -> torch.Tensor:
+            nonlocal taken
+            taken += module.training and torch.is_grad_enabled()
+            if module.training and taken >= int(step):
+                answer = answer.clone()
+                answer[1] = float("inf")
+            return answer
+
+        model.get_submodule(layer).register_forward_hook(hook)
+        return model
+
+    nets.build = build
+    return cli.main(list(arguments))
