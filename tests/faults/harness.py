@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from sklearn import datasets
 
+import pellucid
 from pellucid.app.flags import Train
 from pellucid.files import read_tensors_metadata
 
@@ -108,7 +109,7 @@ class Forks:
 
     def __enter__(self) -> Self:
         """Start it."""
-        path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(Path(pellucid.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")])
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.server"],
             cwd=ROOT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from pellucid import nets
 from pellucid.app import cli
-from pellucid.training import pictures, runs
+from pellucid.training import leave, loop, pictures, runs
 
 #: The interpreter's own names of what changes a folder.
 _EVENTS = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.truncate"}
@@ -26,26 +27,25 @@ def streamed(*arguments: str) -> int:
 
 def watched(seen: str, *arguments: str) -> int:
     """With every path that the interpreter says is changed written into `seen`, relative to this folder."""
-    root, found = os.path.realpath("."), []
+    root = os.path.realpath(".")
+    found: list[str] = []
 
     def watch(event: str, values: tuple[Any, ...]) -> None:
         if event == "open":
-            path, mode, flags = values
-            # Python's own files announce themselves with a mode, and then again where they open with a function.
-            if isinstance(path, int) or mode is not None or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            path, _, flags = values
+            if isinstance(path, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 return
         elif event in _EVENTS:
             path = values[1] if event in {"os.rename", "os.link", "os.symlink"} else values[0]
         else:
             return
         path = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
-        if path.startswith(root + os.sep) and not path.endswith(seen):
+        if path.startswith(root + os.sep):
             found.append(os.path.relpath(path, root))
 
     sys.addaudithook(watch)
     code = cli.main(list(arguments))
-    kept = list(found)
-    Path(seen).write_text("".join(f"{path}\n" for path in kept), encoding="utf-8")
+    Path(seen).write_text("".join(f"{path}\n" for path in sorted(set(found))), encoding="utf-8")
     return code
 
 
@@ -88,4 +88,35 @@ def overflow(layer: str, step: str, *arguments: str) -> int:
         return model
 
     nets.build = build
+    return cli.main(list(arguments))
+
+
+def mapped(*arguments: str) -> int:
+    """With pictures read from their pack on the disk whenever they are wanted, as where memory has no room for them."""
+    return streamed(*arguments)
+
+
+def slowly(seconds: str, *arguments: str) -> int:
+    """With steps that take so long."""
+    real = loop.Training.take_step
+
+    def take_step(training: loop.Training, *settings: Any) -> None:
+        real(training, *settings)
+        until = time.perf_counter() + float(seconds)
+        while (rest := until - time.perf_counter()) > 0:
+            time.sleep(rest)
+
+    loop.Training.take_step = take_step  # type: ignore[method-assign]
+    return cli.main(list(arguments))
+
+
+def slow_finish(*arguments: str) -> int:
+    """With a bundle that takes a second to save."""
+    real = leave.save
+
+    def save(*settings: Any, **more: Any) -> None:
+        time.sleep(1)
+        real(*settings, **more)
+
+    leave.save = save  # type: ignore[assignment]
     return cli.main(list(arguments))

@@ -100,7 +100,7 @@ def test_a_process_of_its_own_killed_ends_as_if_it_had_not_been(
     begin = train(MOMENTUM)
     drawn = np.random.default_rng([8, number])
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT / "src"), "PELLUCID_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"
+        **os.environ, "PYTHONPATH": str(Path(pellucid.__file__).parents[1]), "PELLUCID_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"
     }  # fmt: skip
 
     def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
