@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,12 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.errors import PellucidError
-from pellucid.files import make_folder, new_folder
+from pellucid.errors import PellucidError, UsageError
+from pellucid.files import alone_in, make_folder, put, put_new, staged
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def new_folder(parent: Path, stem: str) -> Path:
+    with staged(parent) as folder:
+        (folder / "a file").write_text("", encoding="utf-8")
+        return put_new(folder, stem)
 
 
 def test_counts_up_and_overwrites_nothing(tmp_path: Path) -> None:
@@ -25,9 +34,9 @@ def test_counts_up_and_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "runs" / "digits-lenet5-3").write_text("a file")
     (tmp_path / "runs" / "digits-lenet5-4").symlink_to(tmp_path / "nowhere")
     assert new_folder(tmp_path / "runs", "digits-lenet5").name == "digits-lenet5-5"
-    (tmp_path / "runs" / "digits-lenet5-2").rmdir()
+    shutil.rmtree(tmp_path / "runs" / "digits-lenet5-2")
     assert new_folder(tmp_path / "runs", "digits-lenet5").name == "digits-lenet5-2"
-    assert names(first) == {"recipe.json"}
+    assert names(first) == {"a file", "recipe.json"}
 
 
 def test_many_at_once_get_one_each(tmp_path: Path) -> None:
@@ -87,8 +96,63 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", full)
-        with pytest.raises(PellucidError, match=r"run-1: no space left on the disk that holds .*choose another --out"):
+        with pytest.raises(PellucidError, match=r"no space left on the disk that holds .*choose another --out"):
             new_folder(tmp_path, "run")
         with pytest.raises(PellucidError, match="no space left"):
             make_folder(tmp_path / "new")
     assert names(tmp_path) == set()
+
+
+def test_nobody_meets_half_a_folder(tmp_path: Path) -> None:
+    with staged(tmp_path) as folder:
+        (folder / "half").write_text("", encoding="utf-8")
+        assert folder.name.startswith(".")
+        assert not list(tmp_path.glob("[!.]*"))
+        path = put(folder, tmp_path / "whole")
+    assert names(tmp_path) == {"whole"}
+    assert names(path) == {"half"}
+
+
+def test_what_is_not_named_is_removed(tmp_path: Path) -> None:
+    def fail() -> None:
+        with staged(tmp_path) as folder:
+            (folder / "half").write_text("", encoding="utf-8")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert names(tmp_path) == set()
+
+
+def test_a_staged_folder_takes_an_empty_ones_place_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("precious", encoding="utf-8")
+    (tmp_path / "file").write_text("precious", encoding="utf-8")
+    with staged(tmp_path) as folder:
+        (folder / "y").write_text("", encoding="utf-8")
+        for taken in ("full", "file"):
+            with pytest.raises(UsageError, match=f"{taken}: is there already, and is not overwritten"):
+                put(folder, tmp_path / taken)
+        assert names(put(folder, tmp_path / "empty")) == {"y"}
+    assert (tmp_path / "full" / "x").read_text(encoding="utf-8") == "precious"
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pellucid.files import alone_in\n"
+        "with alone_in(sys.argv[1]):\n    print('in', flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(UsageError, match="another process is at work"), alone_in(tmp_path):
+            pass
+        # However the other ends, the folder is free.
+        other.kill()
+        other.wait()
+    with alone_in(tmp_path):
+        pass
+    with pytest.raises(PellucidError), alone_in(tmp_path / "nowhere"):
+        pass

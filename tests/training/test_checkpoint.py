@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from pellucid import nets
 from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError
+from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 from pellucid.recipe import Engine, Optimizer, Recipe, settle
 from pellucid.training.checkpoint import load_checkpoint, save_checkpoint
 from pellucid.training.loop import Training, place
@@ -43,7 +45,7 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path: Path, name: str) -> None:
     other = training(name)
     facts = load_checkpoint(tmp_path, other)
     assert facts is not None
-    assert facts["seconds"] == 1.5
+    assert facts.facts["seconds"] == 1.5
     assert (other.step, other.seen) == (3, 24)
     list(other.run_epoch())
     assert other.sums() == whole.sums()
@@ -62,9 +64,66 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, training())
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, training(), {})
-    path = tmp_path / "checkpoints" / "last.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DataError):
+def checkpoints_of(whole: Training, folder: Path) -> tuple[Path, Path]:
+    """Two checkpoints, of steps 2 and 3."""
+    for _ in whole.run_epoch():
+        save_checkpoint(folder, whole, {"seconds": 1.0})
+        if whole.step == 3:
+            break
+    return folder / "checkpoints" / "last.safetensors", folder / "checkpoints" / "previous.safetensors"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_byte_of_a_checkpoint_changes_the_one_before_is_used(tmp_path: Path, seed: int) -> None:
+    last, _ = checkpoints_of(training(), tmp_path)
+    data = bytearray(last.read_bytes())
+    rng = np.random.default_rng(seed)
+    header = 8 + int.from_bytes(data[:8], "little")
+    # Half of them in the header, which is a small part of the file.
+    at = int(rng.integers(header) if seed % 2 else rng.integers(header, len(data)))
+    data[at] ^= 1 << int(rng.integers(8))
+    last.write_bytes(data)
+    other = training()
+    found = load_checkpoint(tmp_path, other)
+    assert found is not None
+    assert found.damage is not None
+    assert "last.safetensors" in found.damage
+    assert other.step == 2
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -10])
+def test_a_torn_checkpoint_is_noticed(tmp_path: Path, keep: int) -> None:
+    last, previous = checkpoints_of(training(), tmp_path)
+    last.write_bytes(last.read_bytes()[:keep])
+    found = load_checkpoint(tmp_path, training())
+    assert found is not None
+    assert found.facts["step"] == 2
+    previous.write_bytes(previous.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"no checkpoint of this run is sound; take .*checkpoints away"):
         load_checkpoint(tmp_path, training())
+
+
+def test_a_kill_between_the_two_renamings_leaves_the_one_before(tmp_path: Path) -> None:
+    last, _ = checkpoints_of(training(), tmp_path)
+    last.unlink()
+    found = load_checkpoint(tmp_path, training())
+    assert found is not None
+    assert (found.facts["step"], found.damage) == (2, None)
+
+
+def test_a_file_without_its_checksum_is_no_checkpoint(tmp_path: Path) -> None:
+    last, previous = checkpoints_of(training(), tmp_path)
+    previous.unlink()
+    write_tensors(last, read_tensors(last), {"state": read_tensors_metadata(last)["state"]})
+    with pytest.raises(DataError, match="no checksum of itself"):
+        load_checkpoint(tmp_path, training())
+
+
+def test_the_best_weights_come_back(tmp_path: Path) -> None:
+    best = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    save_checkpoint(tmp_path, training(), {}, best)
+    found = load_checkpoint(tmp_path, training())
+    assert found is not None
+    assert found.best is not None
+    assert found.best.keys() == best.keys()
+    np.testing.assert_array_equal(found.best["layer.weight"], best["layer.weight"])

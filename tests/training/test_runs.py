@@ -170,7 +170,7 @@ def test_an_interrupted_run_saves_and_resume_ends_as_if_it_had_not_been(tmp_path
 
 
 def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, small: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pellucid.training.runs.REPORT", 0.0)
+    monkeypatch.setattr("pellucid.training.session.REPORT", 0.0)
     whole = finish(run(small, out=tmp_path / "whole"))
     steps = 0
     stopped = None
@@ -240,7 +240,7 @@ def test_refused_data_leaves_nothing_behind(tmp_path: Path, small: Recipe, monke
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, small: Recipe) -> None:
-    with pytest.raises(PellucidError, match=r"no longer a number \(epoch 1, step \d+\).*try --lr"):
+    with pytest.raises(PellucidError, match=r"no longer a number \(epoch 1, step \d+, batch.*try --lr"):
         finish(run(settle(small, lr=1e12, optimizer="sgd", net="cifar-cnn", size=16), out=tmp_path / "run"))
 
 
@@ -478,7 +478,7 @@ def test_a_run_goes_on_from_another_and_its_frozen_layers_stay(tmp_path: Path, s
 def test_fine_tuning_stopped_inside_an_epoch_ends_as_if_it_had_not_been(
     tmp_path: Path, small: Recipe, first: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pellucid.training.runs.REPORT", 0.0)
+    monkeypatch.setattr("pellucid.training.session.REPORT", 0.0)
     recipe = settle(tuned(small, first), **settings)
     whole = finish(run(recipe, out=tmp_path / "whole"))
     steps, stopped = 0, None

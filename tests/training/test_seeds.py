@@ -87,7 +87,7 @@ def test_a_stopped_set_goes_on_and_ends_as_if_it_had_not_been(
     done: tuple[list[Any], Seeds], small: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the second of three runs, in the middle of an epoch."""
-    monkeypatch.setattr("pellucid.training.runs.REPORT", 0.0)
+    monkeypatch.setattr("pellucid.training.session.REPORT", 0.0)
     number, asked, last = 0, False, None
     for event in run_seeds(settle(small, epochs=1, seed=4), 3, out=tmp_path / "set"):
         number = event.number if isinstance(event, Seeding) else number

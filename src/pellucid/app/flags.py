@@ -34,13 +34,15 @@ class Train(Recipe):
     preset: str = "quick"
     """A recipe to start from: quick, finetune, lecun98, keras-cifar, resnet-cifar, lstm-rows."""
     recipe: str = ""
-    """A recipe file to start from, such as RUN/recipe.json."""
+    """Start from this file (RUN/recipe.json)."""
     out: str = ""
-    """The run folder to make; runs/DATA-NET-N unless given."""
+    """New run folder, else runs/DATA-NET-N."""
     show_recipe: bool = False
-    """Print the recipe as a TOML file to edit, and stop."""
+    """Print the recipe as TOML, and stop."""
     resume: str = ""
     """Go on with this run; no other flag."""
+    checkpoint_every: float | None = None
+    """Seconds between checkpoints."""
     seeds: int | None = None
     """Train this many seeds: mean ± sd."""
     measure: bool = False

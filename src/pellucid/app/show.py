@@ -14,7 +14,7 @@ from pellucid.bundle.head import head_of
 from pellucid.data.audit import counted
 from pellucid.data.source import Understanding
 from pellucid.scores import wilson
-from pellucid.training import Audited, Epoch, Event, Reading, Run, Seeding, Seeds, Started, Understood
+from pellucid.training import Audited, Epoch, Event, Noted, Reading, Run, Seeding, Seeds, Started, Understood
 from pellucid.training import Progress as Step
 from pellucid.training.lopsided import lopsided
 from pellucid.training.prepare import Task
@@ -61,6 +61,8 @@ class Show:
                 self._audited(event)
             case Started():
                 self._started(event)
+            case Noted():
+                self._print(f"note     {event.text}")
             case Step():
                 self._step(event)
             case Epoch():

@@ -37,12 +37,17 @@ def main(options: Train) -> int:
 def _events(options: Train) -> Iterator[Event | Seeding | Seeds]:
     """What is to happen: one run or several, new or gone on with."""
     terms = Terms(options.accept, options.max_bad, not options.no_cache)
+    every = options.checkpoint_every
+    if every is not None and not every >= 0:
+        raise UsageError(f"--checkpoint-every {every:g}: expected seconds, 0 or more (0 is after every step)")
     if options.resume:
-        return resume_seeds(options.resume, terms=terms) if is_set(options.resume) else resume(options.resume)
+        if is_set(options.resume):
+            return resume_seeds(options.resume, terms=terms, every=every)
+        return resume(options.resume, every=every)
     recipe, out = options.the_recipe(), options.out or None
     if options.seeds is not None:
-        return run_seeds(recipe, options.seeds, out=out, measure=options.measure, terms=terms)
-    return run(recipe, out=out, measure=options.measure, terms=terms)
+        return run_seeds(recipe, options.seeds, out=out, measure=options.measure, terms=terms, every=every)
+    return run(recipe, out=out, measure=options.measure, terms=terms, every=every)
 
 
 def _refuse_another_beginning(options: Train) -> None:

@@ -6,6 +6,7 @@ length must end in a sentence, not in a huge allocation.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from pellucid.errors import DataError, UsageError
-from pellucid.files.read import MIB, parse_json, regular_size
+from pellucid.files.read import MIB, parse_json, read_bytes, regular_size
 from pellucid.files.refusals import not_read
 from pellucid.files.write import write_bytes
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 _HEADER_LIMIT = 16 * MIB
+
+#: The name among the metadata under which a sealed file carries its checksum, and what stands there while it is taken.
+_SEAL, _UNSEALED = "pellucid.sha256", "0" * 64
 
 #: Dimensions an array may have in NumPy 2.
 _DIMENSIONS = 64
@@ -50,15 +54,23 @@ _DTYPES = {
 }
 
 
-def read_tensors(path: str | os.PathLike[str], *, limit: int = 4 * GIB) -> dict[str, NDArray[Any]]:
+def read_tensors(
+    path: str | os.PathLike[str], *, limit: int = 4 * GIB, sealed: bool = False
+) -> dict[str, NDArray[Any]]:
     """The arrays in a safetensors file of at most `limit` bytes, by name, sorted; each is writable.
 
-    Raises DataError for a file that is missing, larger, damaged, or holds a type NumPy lacks (bfloat16).
+    Raises DataError for a file that is missing, larger, damaged, or holds a type NumPy lacks (bfloat16); and, where it
+    is to be `sealed`, for one of which any byte is not as it was written.
     """
     path = Path(path)
-    _header(path, limit)
+    header = _header(path, limit)
     try:
-        arrays = safetensors.numpy.load_file(path)
+        if sealed:
+            data = read_bytes(path, limit=limit)
+            _check_seal(path, data, header)
+            arrays = safetensors.numpy.load(data)
+        else:
+            arrays = safetensors.numpy.load_file(path)
     except OSError as error:
         raise not_read(error, path) from error
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
@@ -73,16 +85,54 @@ def read_tensors_metadata(path: str | os.PathLike[str], *, limit: int = 4 * GIB)
 
 
 def write_tensors(
-    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    seal: bool = False,
+    previous: str | None = None,
 ) -> None:
     """Write arrays as safetensors, atomically. Equal arrays and metadata give equal bytes.
 
-    Raises UsageError for an array whose type the format lacks, and PellucidError when the system refuses.
+    A sealed file carries the SHA-256 of itself among its metadata, for `read_tensors` to compare. `previous` is as for
+    `write_bytes`. Raises UsageError for an array whose type the format lacks, and PellucidError when the system
+    refuses.
     """
     # Contiguous, or the library would silently write other numbers; `require` leaves 0-d arrays 0-d.
     ready = {name: _ready(Path(path), name, array) for name, array in sorted(arrays.items())}
-    data = safetensors.numpy.save(ready, dict(metadata or {}) or None)
-    write_bytes(path, _with_metadata_sorted(data) if metadata else data)
+    texts = dict(metadata or {}) | ({_SEAL: _UNSEALED} if seal else {})
+    data = safetensors.numpy.save(ready, texts or None)
+    if texts:
+        data = _with_metadata_sorted(data)
+    write_bytes(path, _sealed(data) if seal else data, previous=previous)
+
+
+def _sealed(data: bytes) -> bytearray:
+    """The same file with its checksum where the zeros stood."""
+    whole = bytearray(data)
+    at = _seal_place(data)
+    whole[at : at + len(_UNSEALED)] = hashlib.sha256(data).hexdigest().encode()
+    return whole
+
+
+def _check_seal(path: Path, data: bytes, header: dict[str, Any]) -> None:
+    found = header.get("__metadata__", {}).get(_SEAL, "")
+    at = _seal_place(data)
+    if at < 0 or len(found) != len(_UNSEALED):
+        raise _damaged(path, "it has no checksum of itself")
+    view = memoryview(data)
+    now = hashlib.sha256(view[:at])
+    now.update(_UNSEALED.encode())
+    now.update(view[at + len(_UNSEALED) :])
+    if now.hexdigest() != found:
+        raise _damaged(path, "its checksum is not that of its bytes")
+
+
+def _seal_place(data: bytes) -> int:
+    """Where in the file the checksum stands; negative where there is none."""
+    before = f'"{_SEAL}":"'.encode()
+    at = data.find(before, 8, 8 + int.from_bytes(data[:8], "little"))
+    return at if at < 0 else at + len(before)
 
 
 def _ready(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -20,19 +20,26 @@ _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _TAIL = 1 << 20
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
+def write_bytes(
+    path: str | os.PathLike[str], data: bytes | bytearray | memoryview, *, previous: str | None = None
+) -> None:
     """Write `data` as the whole of `path`, replacing what was there in one step.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and then take the old file's name, so
     that a reader, a full disk or lost power meets either the old file or the new one. A symbolic link is replaced, not
     followed.
 
+    With `previous`, the old file is not lost but takes that name beside it; a kill between the two renamings leaves
+    the old file under that name alone.
+
     Raises PellucidError when the system refuses; no temporary file is left, and the old file is as it was.
     """
     path = Path(path)
-    temporary = path.parent / f".pellucid-{secrets.token_hex(8)}.tmp"
+    temporary = unfinished(path.parent)
     try:
         _write_new(temporary, data)
+        if previous is not None and path.exists():
+            os.replace(path, path.parent / previous)  # noqa: PTH105
         os.replace(temporary, path)  # noqa: PTH105  (tests break exactly this call)
     except OSError as error:
         _remove(temporary)
@@ -41,7 +48,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
         # Ctrl-C in the middle leaves no litter either.
         _remove(temporary)
         raise
-    _sync_folder(path)
+    sync_folder(path)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -82,7 +89,21 @@ def append_line(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
             _remove(path)
         raise not_written(error, path) from error
     if is_new:
-        _sync_folder(path)
+        sync_folder(path)
+
+
+def unfinished(parent: Path) -> Path:
+    """A name in a folder for what is being made there and does not have its own name yet."""
+    return parent / f".pellucid-{secrets.token_hex(8)}.tmp"
+
+
+def clear_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Take away the temporary files that a killed process has left in a folder and below.
+
+    To be called by whoever alone writes there. What cannot be taken away stays: it is litter, and harms nothing.
+    """
+    for path in Path(folder).rglob(".pellucid-*.tmp"):
+        _remove(path)
 
 
 def _dumps(path: str | os.PathLike[str], value: Any, *, indent: int | None) -> str:
@@ -142,7 +163,7 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Flush the folder's entry for `path`; without it, lost power can undo the renaming."""
     if os.name != "posix":
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pellucid.training.api import find_rate, train
-from pellucid.training.events import Audited, Epoch, Event, Progress, Reading, Run, Started, Understood
+from pellucid.training.events import Audited, Epoch, Event, Noted, Progress, Reading, Run, Started, Understood
 from pellucid.training.runs import resume, run
 from pellucid.training.seeds import Seeding, Seeds, is_set, resume_seeds, run_seeds
 from pellucid.training.sweep import Sweep
@@ -12,6 +12,7 @@ __all__ = [
     "Audited",
     "Epoch",
     "Event",
+    "Noted",
     "Progress",
     "Reading",
     "Run",

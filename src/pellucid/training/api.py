@@ -32,6 +32,7 @@ def train(
     accept: Iterable[Fault] = (),
     max_bad: float = MAX_BAD,
     cache: bool = True,
+    checkpoint_every: float | None = None,
     **settings: Any,
 ) -> Run:
     """Train a network on labelled pictures, as `pellucid train` does.
@@ -42,6 +43,7 @@ def train(
     the command's flags: `epochs=3`, `batch_size=64`, `lr=0.1`, `augment=("flip",)`, `size=64`, `seed=1`, `weights=` a
     path or a run. `watch` is called with each event of the run. `accept` (leak, label-conflict, class-mismatch) and
     `max_bad` say which faults of the data are put up with, and without `cache` no decoded pictures are kept on disk.
+    `checkpoint_every` is seconds between two checkpoints.
 
     Returns the finished run: its folder, its scores on val, and the recogniser. Raises UsageError, DataError or
     PellucidError, with a sentence that says what to do; KeyboardInterrupt when interrupted, after saving.
@@ -52,6 +54,7 @@ def train(
         model=net if isinstance(net, nn.Module) else None,
         loss=loss if callable(loss) else None,
         terms=Terms(tuple(accept), max_bad, cache),
+        every=checkpoint_every,
     )
     for event in events:
         if watch is not None:

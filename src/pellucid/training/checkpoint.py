@@ -1,12 +1,14 @@
-"""A training run's state on disk: one safetensors file, so that it is either the old one or the new one, never half.
+"""A training run's state on disk: one sealed safetensors file, so that it is the old one or the new one, never half.
 
-It holds the weights, the optimiser's state, the epoch's sums and the step. Nothing else is needed to go on: the order
-of the pictures, what augmentation makes of them and dropout's masks follow from the seed and the step.
+It holds the weights, the optimiser's state, the epoch's sums, the step, and the weights that were best so far. Nothing
+else is needed to go on: the order of the pictures, what augmentation makes of them and dropout's masks follow from the
+seed and the step. The checkpoint before is kept beside it, for the day when the disk has changed a byte of the last.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,27 @@ from pellucid.errors import DataError
 from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 from pellucid.training.loop import Training
 
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+
+Arrays = dict[str, NDArray[Any]]
 
 
-def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any]) -> None:
-    """Write `checkpoints/last.safetensors`; `facts` are plain JSON values to find again on resuming."""
+@dataclass(frozen=True)
+class Found:
+    """What a checkpoint held beside the state of the training."""
+
+    facts: dict[str, Any]
+    best: Arrays | None
+    """The weights that were best so far."""
+    damage: str | None
+    """Why the one before the last was used; None for the last."""
+
+
+def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any], best: Arrays | None = None) -> None:
+    """Write `checkpoints/last.safetensors`, and keep the one before it as `previous.safetensors`.
+
+    `facts` are plain JSON values to find again on resuming, `best` the weights that were best so far.
+    """
     arrays = {f"model.{name}": array for name, array in tensors(training.model).items()}
     scalars: dict[str, Any] = {}
     for index, state in training.optimizer.state_dict()["state"].items():
@@ -34,6 +52,7 @@ def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any]) -> 
                 scalars[f"{index}.{name}"] = value
     if training.average is not None:
         arrays |= {f"average.{name}": array for name, array in tensors(training.average).items()}
+    arrays |= {f"best.{name}": array for name, array in (best or {}).items()}
     arrays["sums.loss"], arrays["sums.correct"] = _array(training.loss_sum), _array(training.correct)
     state = {
         "step": training.step,
@@ -41,23 +60,42 @@ def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any]) -> 
         "optimizer": scalars,
         **facts,
     }
-    write_tensors(folder / "checkpoints" / LAST, arrays, {"state": json.dumps(state)})
-
-
-def load_checkpoint(folder: Path, training: Training) -> dict[str, Any] | None:
-    """Put the run's last checkpoint into `training`, and return its facts; None if there is none yet.
-
-    Raises DataError for a checkpoint that is damaged or of another network.
-    """
     path = folder / "checkpoints" / LAST
-    if not path.is_file():
-        return None
-    arrays = read_tensors(path)
+    write_tensors(path, arrays, {"state": json.dumps(state)}, seal=True, previous=PREVIOUS)
+
+
+def load_checkpoint(folder: Path, training: Training) -> Found | None:
+    """Put the run's last sound checkpoint into `training`; None if there is none yet.
+
+    Where the last is damaged, the one before it. Raises DataError where both are, or for one of another network.
+    """
+    damage: list[DataError] = []
+    for name in (LAST, PREVIOUS):
+        path = folder / "checkpoints" / name
+        if not path.is_file():
+            continue
+        try:
+            arrays = read_tensors(path, sealed=True)
+            metadata = read_tensors_metadata(path)
+        except DataError as error:
+            damage.append(error)
+            continue
+        state = _put(path, arrays, metadata, training)
+        return Found(state, _part(arrays, "best.") or None, str(damage[0]) if damage else None)
+    if damage:
+        raise DataError(
+            f"{damage[0]}: no checkpoint of this run is sound; take {folder / 'checkpoints'} away and --resume begins "
+            "at the first step"
+        )
+    return None
+
+
+def _put(path: Path, arrays: Arrays, metadata: dict[str, str], training: Training) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = json.loads(read_tensors_metadata(path)["state"])
-        for part, model in (("model.", training.model), ("average.", training.average)):
-            if model is not None:
-                fill(model, {key.removeprefix(part): arrays[key] for key in arrays if key.startswith(part)}, path)
+        state: dict[str, Any] = json.loads(metadata["state"])
+        fill(training.model, _part(arrays, "model."), path)
+        if training.average is not None:
+            fill(training.average, _part(arrays, "average."), path)
         training.step, training.seen = int(state["step"]), int(state["seen"])
         # The optimiser whose memory was saved is that of the step before; the next step may begin another.
         training.enter_stage(training.step - 1)
@@ -67,6 +105,10 @@ def load_checkpoint(folder: Path, training: Training) -> dict[str, Any] | None:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: not a checkpoint of this run ({error}); train again without --resume") from error
     return state
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, NDArray[Any]], scalars: dict[str, Any]) -> None:

@@ -59,6 +59,13 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something happened that whoever watches should know, and the run goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """Some steps further."""
 
@@ -113,4 +120,4 @@ class Run:
         return str(self.folder)
 
 
-Event = Understood | Reading | Audited | Started | Progress | Epoch | Run
+Event = Understood | Reading | Audited | Started | Noted | Progress | Epoch | Run

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between two steps instead of in the middle of one."""
+"""Ctrl-C, SIGTERM and a closed terminal between two steps instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import threading
 from types import FrameType
 from typing import Self
 
+#: What a terminal sends when it is closed; a command begun with nohup is meant to outlive it.
+_HANGUP = (
+    (signal.SIGHUP,) if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else ()
+)
+
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM sets `asked`; a second one acts as if nobody listened.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP sets `asked`; a second one acts as if nobody listened.
 
     In a thread other than the main one Python allows no signal handlers, and this does nothing.
     """
@@ -21,7 +26,7 @@ class Interrupt:
     def __enter__(self) -> Self:
         """Listen."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, *_HANGUP):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

@@ -7,6 +7,7 @@ two steps. Losses and counts are summed on the device and read only when somebod
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -64,6 +65,14 @@ class Forward:
         return torch.autocast(device, torch.bfloat16)
 
 
+class NotFiniteError(Exception):
+    """The loss of a step is no number. Raised before that step has changed anything."""
+
+    def __init__(self, x_nhwc: torch.Tensor, target: Target) -> None:
+        super().__init__("the loss is no number")
+        self.x_nhwc, self.target = x_nhwc, target
+
+
 class Training:
     """A network being trained: its optimiser, its place in the run, and this epoch's sums."""
 
@@ -81,6 +90,8 @@ class Training:
         self.lowered = 1.0
         """What plateau has multiplied the learning rate by."""
         self.stage = 0
+        self.strict = False
+        """Whether every loss is looked at before its step; where a device works on its own, that makes it wait."""
         self.still = frozen_modules(model) if recipe.freeze is not None else []
         """Normalisations whose statistics do not move."""
         self.optimizer = self._stage_optimizer()
@@ -131,14 +142,15 @@ class Training:
             module.eval()
 
     def take_step(self, x_nhwc: torch.Tensor, target: Target) -> None:
-        """Forward, backward, update."""
-        # Dropout's masks follow from seed and step, so that a resumed run draws what an unbroken one would have.
-        self._seed((self.batches.seed << 32) + self.step)
+        """Forward, backward, update. Where the training is `strict`, raises NotFiniteError for a loss that is none."""
+        self.seed_step()
         self.enter_stage(self.step)
         set_rate(self.optimizer, self.rate)
         logits_nk, auxiliary = self.forward(x_nhwc)
         labels = targets(target, logits_nk.shape[1], logits_nk.dtype) if isinstance(target, Mixed) else target
         loss = self.loss(logits_nk, labels)
+        if self.strict and not math.isfinite(loss.item()):
+            raise NotFiniteError(x_nhwc, target)
         whole = loss if self.teacher is None else distilled(loss, logits_nk, self.teacher(x_nhwc))
         for logits in auxiliary:
             # The heads on the way pull too; the loss shown stays that of the network's answer.
@@ -153,7 +165,9 @@ class Training:
         self.loss_sum += loss.detach() * len(x_nhwc)
         self.correct += hits(logits_nk.detach(), target).sum()
 
-    def _seed(self, seed: int) -> None:
+    def seed_step(self) -> None:
+        """Seed torch for the next step: dropout's masks follow from seed and step, so a resumed run draws the same."""
+        seed = (self.batches.seed << 32) + self.step
         if self.loss_sum.device.type == "cpu":
             # torch.manual_seed sees to every device there might be, which takes as long as a small layer.
             torch.default_generator.manual_seed(seed)

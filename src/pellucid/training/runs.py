@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
-import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from pellucid import nets
-from pellucid.bundle.folder import fill, load, tensors
-from pellucid.bundle.recogniser import Recogniser, infer
-from pellucid.data.batches import Batches, order
-from pellucid.data.images import picked
+from pellucid.bundle.folder import load
+from pellucid.data.batches import Batches
 from pellucid.data.load import Shown
 from pellucid.data.mix import mixes
 from pellucid.data.record import Row, read_record, write_record
-from pellucid.errors import DataError, PellucidError, UsageError
-from pellucid.files import (
-    append_line,
-    make_folder,
-    new_folder,
-    read_json,
-    read_lines,
-    read_tensors,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from pellucid.errors import DataError, UsageError
+from pellucid.files import alone_in, clear_unfinished, put, put_new, read_json, staged, write_json
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
-from pellucid.scores import evaluation
-from pellucid.training.checkpoint import BEST, load_checkpoint, save_checkpoint
-from pellucid.training.events import Epoch, Event, Progress, Run, Started, Understood
+from pellucid.training.events import Event, Run, Started, Understood
 from pellucid.training.first import first_variances, show_first
-from pellucid.training.interrupt import Interrupt
-from pellucid.training.leave import environment, leave
+from pellucid.training.leave import environment
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
-from pellucid.training.monitor import best, lowered, waited
-from pellucid.training.pictures import REPORT, Terms, pictures, write_skipped
+from pellucid.training.pictures import Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.pretrained import begin
 from pellucid.training.probe import Measured, choose, untried
+from pellucid.training.session import RESULT, Session
 from pellucid.training.sweep import Sweep, sweep
-from pellucid.training.top import put_on_head
-
-RESULT = "result.json"
-
-#: Training pictures that are also recognised unmixed after each epoch, where the batches mix them.
-CLEAN = 1000
 
 
 def run(
@@ -68,12 +41,14 @@ def run(
     loss: Loss | None = None,
     measure: bool = False,
     terms: Terms | None = None,
+    every: float | None = None,
 ) -> Iterator[Event]:
     """Train by a recipe into a new run folder; the last event is the `Run`.
 
     `out` is the run folder, by default the next free `runs/<data>-<net>-<n>`; or a function of the finished recipe that
     makes it. `model` and `loss` are one's own; `measure` repeats the engine's measurement though one is remembered;
-    `terms` say what faults of the data are put up with. SIGINT or SIGTERM stops after a step and saves.
+    `terms` say what faults of the data are put up with. `every` is seconds between two checkpoints, by default at least
+    30 and so many that they cost at most 2 % of the run. SIGINT, SIGTERM or SIGHUP stops after a step and saves.
 
     Raises UsageError, DataError, or PellucidError when the loss stops being a number or the disk is full. Nothing is
     written before the data and the network are known to be good.
@@ -96,24 +71,31 @@ def run(
         lr=training.recipe.optimisation.lr,
     )
     task = dataclasses.replace(task, recipe=recipe)
-    if wanted is None:
-        folder = new_folder(Path("runs"), name_of(recipe))
-    else:
-        folder = make_folder(wanted(recipe) if callable(wanted) else wanted)
-    write_json(folder / "environment.json", environment())
-    write_record(folder, _record(task, train, val))
-    write_skipped(folder, shown.skipped)
+    path = wanted(recipe) if callable(wanted) else wanted
+    with staged("runs" if path is None else path.parent) as fresh:
+        write_json(fresh / "environment.json", environment())
+        write_record(fresh, _record(task, train, val))
+        write_skipped(fresh, shown.skipped)
+        write_json(fresh / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
+        show_first(fresh, training.batches, task.source.classes, found)
+        folder = put_new(fresh, name_of(recipe)) if path is None else put(fresh, path)
     left_out = tuple(f"{skipped.file}: {skipped.detail}" for skipped in shown.skipped)
-    write_json(folder / "recipe.json", {**recipe.to_json(), "measured": list(measured.table)})
-    show_first(folder, training.batches, task.source.classes, found)
     yield Started(folder, recipe, _image(task), measured, training.model, left_out, found, variances)
-    yield from _Session(folder, task, train, val, training).run()
+    with alone_in(folder):
+        yield from Session(folder, task, train, val, training, every).run()
 
 
-def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | None = None) -> Iterator[Event]:
-    """Go on with a run that was stopped, and end as if it had not been. A finished run is left as it is.
+def resume(
+    folder: str | Path,
+    *,
+    model: nn.Module | None = None,
+    loss: Loss | None = None,
+    every: float | None = None,
+) -> Iterator[Event]:
+    """Go on with a run that was stopped or killed, and end as if it had not been. A finished run is left as it is.
 
-    Raises DataError when the pictures are not those the run began with.
+    `every` as for `run`. Raises DataError when the pictures are not those the run began with, and where no checkpoint
+    is sound; UsageError while another process trains the run.
     """
     folder = Path(folder)
     finished = _finished(folder, model)
@@ -133,10 +115,12 @@ def resume(folder: str | Path, *, model: nn.Module | None = None, loss: Loss | N
             "put them back, or train anew with --recipe"
         )
     training, measured, _ = _set_up(task, train, model, loss, measure=False)
-    session = _Session(folder, task, train, val, training)
-    session.go_on()
-    yield Started(folder, recipe, _image(task), measured, training.model, ())
-    yield from session.run()
+    with alone_in(folder):
+        clear_unfinished(folder)
+        session = Session(folder, task, train, val, training, every)
+        yield from session.go_on()
+        yield Started(folder, recipe, _image(task), measured, training.model, ())
+        yield from session.run()
 
 
 def _finished(folder: Path, model: nn.Module | None) -> Run | None:
@@ -241,159 +225,3 @@ def _record(task: Task, train: Shown, val: Shown) -> list[Row]:
     taken = {row.digest for row in own}
     earlier = () if task.weights is None else task.weights.record
     return own + [row._replace(split="before") for row in earlier if row.split != "val" and row.digest not in taken]
-
-
-class _Session:
-    """One run on its way: where it writes, what it trains, and what has been best so far."""
-
-    def __init__(self, folder: Path, task: Task, train: Shown, val: Shown, training: Training) -> None:
-        self.folder, self.task, self.train, self.val, self.training = folder, task, train, val, training
-        self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0
-        self.monitor = task.recipe.optimisation.monitor
-
-    def go_on(self) -> None:
-        """Take up the last checkpoint, if there is one."""
-        facts = load_checkpoint(self.folder, self.training)
-        metrics = self.folder / "metrics.jsonl"
-        if facts is not None:
-            self.seconds = facts["seconds"]
-        if metrics.exists():
-            # A line written after the checkpoint will be written again.
-            self.history = [row for row in read_lines(metrics) if row["step"] <= self.training.step]
-            write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
-        self._steer()
-
-    def run(self) -> Iterator[Event]:
-        """Train to the end, or to an interrupt; then leave the run folder complete."""
-        make_folder(self.folder / "checkpoints")
-        with Interrupt() as interrupt, computing(self.training.recipe.engine):
-            while not self._done() and not interrupt.asked:
-                yield from self._epoch(interrupt)
-            yield self._finish(stopped=not self._done())
-
-    def _done(self) -> bool:
-        """Whether the last step is taken, or patience is over, or there is nothing to train but a head."""
-        if self.task.recipe.head_alone:
-            return True
-        patience = self.task.recipe.optimisation.patience
-        if patience is not None and waited(self.history, self.monitor) >= patience:
-            return True
-        return self.training.step >= self.training.steps
-
-    def _steer(self) -> None:
-        """Let the epochs so far have their effect on the next."""
-        if self.task.recipe.optimisation.schedule == "plateau":
-            self.training.lowered = lowered(self.history, self.monitor)
-
-    def _epoch(self, interrupt: Interrupt) -> Iterator[Event]:
-        training, begun, reported, images = self.training, time.perf_counter(), 0.0, 0
-        epoch = training.epoch + 1
-        for count in training.run_epoch():
-            images += count
-            elapsed = time.perf_counter() - begun
-            if elapsed - reported >= REPORT:
-                reported = elapsed
-                yield self._progress(epoch, images / elapsed)
-            if interrupt.asked:
-                break
-        speed = images / (time.perf_counter() - begun)
-        self._refuse_nonsense(epoch)
-        row = None
-        if training.epoch + 1 > epoch:
-            rate = max(group["lr"] for group in training.optimizer.param_groups)
-            row = {**self._scores(epoch), "lr": rate, "seconds": 0.0, "images_per_second": round(speed, 1)}
-        self.seconds += time.perf_counter() - begun
-        if row is None:
-            # Interrupted inside the epoch: its line is written when it is whole.
-            self._save()
-            return
-        row["seconds"] = round(self.seconds, 3)
-        self.history.append(row)
-        is_best = best(self.history, self.monitor) is row
-        if is_best:
-            self._write_best()
-        append_line(self.folder / "metrics.jsonl", row)
-        self._save()
-        self._steer()
-        yield Epoch(row, is_best)
-
-    def _progress(self, epoch: int, speed: float) -> Progress:
-        training = self.training
-        self._refuse_nonsense(epoch)
-        images_left = (training.steps - training.step) * len(training.batches.labels_n) / len(training.batches)
-        loss, accuracy = training.sums()
-        return Progress(epoch, training.step, training.steps, loss, accuracy, speed, images_left / speed)
-
-    def _refuse_nonsense(self, epoch: int) -> None:
-        if not math.isfinite(self.training.sums()[0]):
-            peak = self.training.recipe.optimisation.rate
-            raise PellucidError(
-                f"the loss is no longer a number (epoch {epoch}, step {self.training.step}): the learning rate "
-                f"{peak:g} is too high for this network; try --lr {peak / 10:g}"
-            )
-
-    def _scores(self, epoch: int) -> dict[str, Any]:
-        """The epoch's own part of its line in `metrics.jsonl`."""
-        logits_nk = infer(self.training.kept, self.task.preprocess, self.val.pixels)
-        scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        loss, accuracy = self.training.sums()
-        row = {
-            "epoch": epoch,
-            "step": self.training.step,
-            "loss": loss,
-            "accuracy": accuracy,
-            "val_loss": self._val_loss(logits_nk),
-            "val_accuracy": scores["accuracy"],
-            "val_auc": scores["auc"],
-            "val_accuracy_low": scores["accuracy_low"],
-            "val_accuracy_high": scores["accuracy_high"],
-            "val_balanced_accuracy": scores["balanced_accuracy"],
-        }
-        if mixes(self.training.batches.augment):
-            row["train_accuracy"] = self._clean_accuracy()
-        return row
-
-    def _clean_accuracy(self) -> float:
-        """Accuracy on training pictures as they are: that on mixtures is bounded by their shares.
-
-        Of the same thousand (at most) in each epoch.
-        """
-        chosen_n = order(self.task.recipe.seed, 0, len(self.train.labels))[:CLEAN]
-        logits_nk = infer(self.training.kept, self.task.preprocess, picked(self.train.pixels, chosen_n))
-        return float((logits_nk.argmax(1) == self.train.labels[chosen_n]).mean())
-
-    def _val_loss(self, logits_nk: NDArray[np.float64]) -> float:
-        """The loss that training makes small, on val; its own, so that the two curves can be compared."""
-        device = self.training.batches.device
-        logits = torch.from_numpy(logits_nk).to(device, next(self.training.model.parameters()).dtype)
-        with torch.no_grad():
-            return float(self.training.loss(logits, torch.from_numpy(self.val.labels).to(device)))
-
-    def _write_best(self) -> None:
-        write_tensors(self.folder / "checkpoints" / BEST, tensors(self.training.kept), {"format": "pt"})
-
-    def _save(self) -> None:
-        save_checkpoint(self.folder, self.training, {"seconds": self.seconds})
-
-    def _finish(self, *, stopped: bool) -> Run:
-        """The weights that were best on val, evaluated once more, and everything of the run folder that shows them."""
-        top = best(self.history, self.monitor)
-        epoch = self.training.epoch if top is None else int(top["epoch"])
-        if top is None:
-            self._write_best()
-        model = copy.deepcopy(self.training.model).to("cpu")
-        fill(model, read_tensors(self.folder / "checkpoints" / BEST), self.folder / "checkpoints" / BEST)
-        recogniser = Recogniser(model.eval(), self.task.source.classes, self.task.preprocess, self.task.recipe.net)
-        logits_nk = infer(model, self.task.preprocess, self.val.pixels)
-        scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        said: tuple[str, ...] = ()
-        if self.task.recipe.head is not None and not stopped:
-            said = put_on_head(recogniser, self.task.recipe, self.train, scores)
-            logits_nk = infer(model, self.task.preprocess, self.val.pixels)
-            scores = evaluation(logits_nk, self.val.labels, self.task.source.classes)
-        notes = (*said, *leave(self.folder, self.task, recogniser, self.history, self.val, logits_nk, scores, epoch))
-        result = Run(self.folder, recogniser, scores, epoch, stopped, notes)
-        # Written last: a run is finished when this file says so.
-        write_json(self.folder / RESULT, result.to_json())
-        return result

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import DataError, UsageError
-from pellucid.files import make_folder, new_folder, read_json, write_json
+from pellucid.files import put, put_new, read_json, staged, write_json
 from pellucid.recipe import Recipe, settle
 from pellucid.scores import spread
 from pellucid.training.events import Event, Run
@@ -104,8 +104,9 @@ def run_seeds(
     made: list[Path] = []
 
     def first(finished: Recipe) -> Path:
-        made.append(new_folder(Path("runs"), name_of(finished)) if where is None else make_folder(where))
-        write_json(made[0] / SEEDS, {"recipe": finished.to_json(), "seeds": list(seeds), "stopped": True})
+        with staged("runs" if where is None else where.parent) as folder:
+            write_json(folder / SEEDS, {"recipe": finished.to_json(), "seeds": list(seeds), "stopped": True})
+            made.append(put_new(folder, name_of(finished)) if where is None else put(folder, where))
         return made[0] / _name(seeds[0])
 
     yield Seeding(seeds[0], 1, count)
@@ -154,7 +155,7 @@ def _go_on(folder: Path, options: Mapping[str, Any], first: Run | None = None) -
 def _one(folder: Path, recipe: Recipe, options: Mapping[str, Any]) -> Iterator[Event]:
     """A run of a set: gone on with, where it has begun."""
     if (folder / "recipe.json").is_file():
-        return resume(folder)
+        return resume(folder, every=options.get("every"))
     # A folder without its recipe was cut off while it was made; nothing in it was trained.
     return run(recipe, out=lambda _: folder, **options)
 
