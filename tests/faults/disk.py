@@ -56,12 +56,12 @@ class Disk:
 
     def install(self) -> None:
         """Stand between this process and its disk, for good."""
-        os.open, os.close, os.write = self._open, self._close, self._write  # type: ignore[assignment]
-        os.fsync = lambda fd: self._on_descriptor("fsync", fd)  # type: ignore[assignment]
-        os.ftruncate = lambda fd, size: self._on_descriptor("ftruncate", fd, size)  # type: ignore[assignment]
+        os.open, os.close, os.write = self._open, self._close, self._write
+        os.fsync = lambda fd: self._on_descriptor("fsync", fd)
+        os.ftruncate = lambda fd, size: self._on_descriptor("ftruncate", fd, size)
         for name, paths in NAMES.items():
             setattr(os, name, self._on_path(name, paths))
-        builtins.open = io.open = self._file(io.open)  # type: ignore[assignment]
+        builtins.open = io.open = self._file(io.open)
 
     def finish(self) -> None:
         """Write the list of what was done."""

@@ -7,13 +7,16 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
 
 from pellucid import nets
 from pellucid.app import cli
+from pellucid.bundle.folder import save
 from pellucid.training import leave, loop, pictures, runs
+from pellucid.training.losses import make_loss
 
 #: The interpreter's own names of what changes a folder.
 _EVENTS = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.truncate"}
@@ -21,7 +24,7 @@ _EVENTS = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.syml
 
 def streamed(*arguments: str) -> int:
     """On a machine whose memory holds no pictures: they are decoded anew every epoch."""
-    pictures.fits = lambda *_: False  # type: ignore[assignment]
+    mock.patch.object(pictures, "fits", return_value=False).start()
     return cli.main(list(arguments))
 
 
@@ -51,10 +54,9 @@ def watched(seen: str, *arguments: str) -> int:
 
 def nan_loss(step: str, *arguments: str) -> int:
     """With a loss that is NaN at this step, counted from 1, and a number at all others."""
-    real = runs.make_loss
 
     def make(*settings: Any) -> Any:
-        loss, taken = real(*settings), 0
+        loss, taken = make_loss(*settings), 0
 
         def broken(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             nonlocal taken
@@ -65,7 +67,7 @@ def nan_loss(step: str, *arguments: str) -> int:
 
         return broken
 
-    runs.make_loss = make  # type: ignore[assignment]
+    mock.patch.object(runs, "make_loss", make).start()
     return cli.main(list(arguments))
 
 
@@ -87,7 +89,7 @@ def overflow(layer: str, step: str, *arguments: str) -> int:
         model.get_submodule(layer).register_forward_hook(hook)
         return model
 
-    nets.build = build
+    mock.patch.object(nets, "build", build).start()
     return cli.main(list(arguments))
 
 
@@ -106,17 +108,16 @@ def slowly(seconds: str, *arguments: str) -> int:
         while (rest := until - time.perf_counter()) > 0:
             time.sleep(rest)
 
-    loop.Training.take_step = take_step  # type: ignore[method-assign]
+    mock.patch.object(loop.Training, "take_step", take_step).start()
     return cli.main(list(arguments))
 
 
 def slow_finish(*arguments: str) -> int:
     """With a bundle that takes a second to save."""
-    real = leave.save
 
-    def save(*settings: Any, **more: Any) -> None:
+    def slow(*settings: Any, **more: Any) -> None:
         time.sleep(1)
-        real(*settings, **more)
+        save(*settings, **more)
 
-    leave.save = save  # type: ignore[assignment]
+    mock.patch.object(leave, "save", slow).start()
     return cli.main(list(arguments))

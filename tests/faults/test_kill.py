@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 from tests.faults.conftest import Tried
 from tests.faults.harness import (
     MOMENTUM,
-    ROOT,
+    SOURCE,
     SWITCHED,
     Forks,
     Whole,
@@ -56,43 +56,61 @@ def _killed(
     return code == -signal.SIGKILL
 
 
-def _lasts(forks: Forks, place: Path, begin: Sequence[str]) -> float:
-    """Seconds from the appearance of a run's folder to its end, now, on this machine."""
-    place.mkdir()
-    child = forks.start(place, *begin)
-    wait_for((place / "run").exists, child)
-    begun = time.perf_counter()
-    assert child.wait().code == 0
-    return time.perf_counter() - begun
+@pytest.fixture(scope="module")
+def lasts(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]], float]:
+    """Seconds from the appearance of a run's folder to its end, on this machine; measured once."""
+    measured: dict[tuple[str, ...], float] = {}
+
+    def seconds(begin: Sequence[str]) -> float:
+        if tuple(begin) not in measured:
+            place = tmp_path_factory.mktemp("timed")
+            child = forks.start(place, *begin)
+            wait_for((place / "run").exists, child)
+            begun = time.perf_counter()
+            assert child.wait().code == 0
+            measured[tuple(begin)] = time.perf_counter() - begun
+        return measured[tuple(begin)]
+
+    return seconds
 
 
 @pytest.mark.parametrize(
     "number", [*range(QUICK), *(pytest.param(n, marks=pytest.mark.slow) for n in range(QUICK, QUICK + LONG))]
 )
 def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been(
-    number: int, forks: Forks, whole: Whole, photos: Path, work: Path, tmp_path: Path, tried: Tried
+    number: int,
+    forks: Forks,
+    whole: Whole,
+    lasts: Callable[[Sequence[str]], float],
+    photos: Path,
+    work: Path,
+    tmp_path: Path,
+    tried: Tried,
 ) -> None:
     drawn = np.random.default_rng([7, number])
     late, share, again = number % 2 == 1, float(drawn.random()), bool(drawn.random() < 0.3)
     begin = train(_recipe(number, photos), every=float(drawn.choice([0.0, 0.05])))
     unbroken = whole(train(_recipe(number, photos)))
-    lasts = _lasts(forks, tmp_path / "timed", begin)
-    killed = _killed(forks, work, begin, share, late=late, lasts=lasts)
+    seconds = lasts(begin)
+    killed = _killed(forks, work, begin, share, late=late, lasts=seconds)
     # A run that was quicker this time than the one before it had ended already: nearer to its beginning, then.
     while not killed:
         share /= 2
         (work / "run").rename(tmp_path / f"ended-{share}")
-        killed = _killed(forks, work, begin, share, late=late, lasts=lasts)
+        killed = _killed(forks, work, begin, share, late=late, lasts=seconds)
     resumed = 1
     if again:
-        resumed += _killed(forks, work, begin, float(drawn.random()) / 2, late=False, lasts=lasts)
+        resumed += _killed(forks, work, begin, float(drawn.random()) / 2, late=False, lasts=seconds)
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
     last.told()
-    tried("killed inside an epoch, or later" if late else "killed at any moment", work / "run", unbroken, resumed=resumed)
+    tried(
+        "killed inside an epoch, or later" if late else "killed at any moment", work / "run", unbroken, resumed=resumed
+    )
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(6))
 def test_a_process_of_its_own_killed_ends_as_if_it_had_not_been(
     number: int, whole: Whole, forks: Forks, work: Path, tried: Tried
 ) -> None:
@@ -100,12 +118,17 @@ def test_a_process_of_its_own_killed_ends_as_if_it_had_not_been(
     begin = train(MOMENTUM)
     drawn = np.random.default_rng([8, number])
     environment = {
-        **os.environ, "PYTHONPATH": str(Path(pellucid.__file__).parents[1]), "PELLUCID_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "PELLUCID_CACHE": str(work / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
 
     def start(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "pellucid", *arguments]
-        return subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            command, cwd=work, env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
 
     process = start(begin)
     while step(work / "run") <= 0 and process.poll() is None:

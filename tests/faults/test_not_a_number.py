@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.faults.conftest import Tried
-from tests.faults.harness import MOMENTUM, Ended, Forks, Whole, metrics, step, train
+from tests.faults.harness import MOMENTUM, Ended, Forks, Whole, metrics, resume, step, train
 
 from pellucid.files import read_tensors
 
@@ -36,7 +36,7 @@ def _stopped_at(ended: Ended, run: Path, at: int | None = None) -> int:
     return int(bad["step"])
 
 
-@pytest.mark.parametrize("at", [1, 2, 20, 21, 47])
+@pytest.mark.parametrize("at", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 21, 47))])
 def test_a_loss_that_is_none_at_a_step(at: int, forks: Forks, whole: Whole, work: Path, tried: Tried) -> None:
     """In the first step, within an epoch, in its last step and in the first of the next: without it, it goes on."""
     begin = train(MOMENTUM)
@@ -44,13 +44,15 @@ def test_a_loss_that_is_none_at_a_step(at: int, forks: Forks, whole: Whole, work
     assert _stopped_at(ended, work / "run", at) == at
     assert step(work / "run") == at - 1
     assert "in the loss itself" in ended.told()
-    last = forks.run(work, "train", "--resume", "run")
+    last = forks.run(work, *resume())
     assert last.code == 0, last.err
     (work / "run" / "bad_step.json").unlink(missing_ok=True)
     tried("a loss that is not a number at a step", work / "run", whole(begin), killed=False)
 
 
-def test_a_layer_that_overflows_is_named_with_its_pictures(forks: Forks, whole: Whole, work: Path, tried: Tried) -> None:
+def test_a_layer_that_overflows_is_named_with_its_pictures(
+    forks: Forks, whole: Whole, work: Path, tried: Tried
+) -> None:
     begin = train(MOMENTUM)
     ended = forks.run(work, "@overflow", "conv1", "30", *begin)
     assert _stopped_at(ended, work / "run", 30) == 30
@@ -58,7 +60,7 @@ def test_a_layer_that_overflows_is_named_with_its_pictures(forks: Forks, whole: 
     assert bad["layer"] == "conv1"
     assert "conv1" in ended.told()
     assert len(bad["pictures"]) == 1
-    last = forks.run(work, "train", "--resume", "run")
+    last = forks.run(work, *resume())
     assert last.code == 0, last.err
     (work / "run" / "bad_step.json").unlink(missing_ok=True)
     tried("a layer that overflows at a step", work / "run", whole(begin), killed=False)
@@ -69,6 +71,6 @@ def test_a_rate_far_too_high(forks: Forks, work: Path) -> None:
     _stopped_at(ended, work / "run")
     assert "try --lr 1e+29" in ended.told()
     # Gone on with it is stopped again, and says the same.
-    again = forks.run(work, "train", "--resume", "run")
+    again = forks.run(work, *resume())
     assert again.code == 1
     assert again.told() == ended.told()

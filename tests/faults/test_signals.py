@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.faults.conftest import Tried
-from tests.faults.harness import MOMENTUM, Forks, Whole, ended, recover, resume, step, train, wait_for
-
-import pellucid
+from tests.faults.harness import MOMENTUM, SOURCE, Forks, Whole, ended, recover, resume, step, train, wait_for
 
 ASKING = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 
@@ -23,7 +21,7 @@ ENDS = {130, 0, -signal.SIGTERM, -signal.SIGHUP}
 
 
 @pytest.mark.parametrize("name", ASKING)
-@pytest.mark.parametrize("number", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 10))])
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))])
 def test_asked_to_stop_at_a_random_moment(
     name: str, number: int, forks: Forks, whole: Whole, work: Path, tried: Tried
 ) -> None:
@@ -43,7 +41,9 @@ def test_asked_to_stop_at_a_random_moment(
     tried(f"{name} at any moment", work / "run", whole(begin), killed=False)
 
 
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Ctrl-C", "SIGHUP"))]
+)
 def test_asked_to_stop_while_training_it_saves_first(
     name: str, forks: Forks, whole: Whole, work: Path, tried: Tried
 ) -> None:
@@ -61,7 +61,7 @@ def test_asked_to_stop_while_training_it_saves_first(
     tried(f"{name} while training", work / "run", whole(train(MOMENTUM)), killed=False)
 
 
-@pytest.mark.parametrize("second", ["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("second", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_asked_twice_it_stops_at_once(second: str, forks: Forks, whole: Whole, work: Path, tried: Tried) -> None:
     begin = train(MOMENTUM)
     child = forks.start(work, "@slowly", "0.2", *begin)
@@ -126,12 +126,7 @@ def test_asked_to_stop_in_the_start_up_of_a_process_of_its_own(
     process = subprocess.Popen(
         [sys.executable, "-m", "pellucid", *begin],
         cwd=work,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(pellucid.__file__).parents[1]),
-            "PELLUCID_CACHE": str(work / "cache"),
-            "OMP_NUM_THREADS": "1",
-        },
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "PELLUCID_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

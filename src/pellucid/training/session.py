@@ -23,7 +23,7 @@ from pellucid.data.mix import mixes
 from pellucid.errors import DataError, PellucidError
 from pellucid.files import append_line, make_folder, read_lines, write_json, write_tensors, write_text
 from pellucid.scores import evaluation
-from pellucid.training.checkpoint import BEST, Arrays, load_checkpoint, save_checkpoint
+from pellucid.training.checkpoint import BEST, Arrays, forget_last, load_checkpoint, save_checkpoint
 from pellucid.training.events import Epoch, Event, Noted, Progress, Run
 from pellucid.training.interrupt import Interrupt
 from pellucid.training.leave import leave
@@ -71,11 +71,14 @@ class Session:
         if found is not None:
             self._seconds, self._best = float(found.facts["seconds"]), found.best
             if found.damage is not None:
+                forget_last(self.folder)
                 yield Noted(f"{found.damage}; the checkpoint before it was taken, of step {self.training.step}")
         metrics = self.folder / METRICS
         if metrics.exists():
             # A line written after the checkpoint will be written again.
             written = read_lines(metrics)
+            if found is None and written:
+                yield Noted(f"{self.folder / 'checkpoints'} has no checkpoint, so it begins again at the first step")
             self.history = [row for row in written if row["step"] <= self.training.step]
             if len(self.history) < len(written):
                 write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
