@@ -56,7 +56,8 @@ class Disk:
 
     def install(self) -> None:
         """Stand between this process and its disk, for good."""
-        os.open, os.close, os.write = self._open, self._close, self._write
+        os.open, os.write = self._open, self._write
+        os.close = self._close  # type: ignore[assignment]
         os.fsync = lambda fd: self._on_descriptor("fsync", fd)
         os.ftruncate = lambda fd, size: self._on_descriptor("ftruncate", fd, size)
         for name, paths in NAMES.items():

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ class Forks:
 
     def __enter__(self) -> Self:
         """Start it."""
+        self._said = tempfile.TemporaryDirectory()
         path = os.pathsep.join([str(SOURCE), str(ROOT), os.environ.get("PYTHONPATH", "")])
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.server"],
@@ -131,6 +133,7 @@ class Forks:
         self._server.stdin.close()
         self._server.wait(30)
         self._server.stdout.close()
+        self._said.cleanup()
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """One question, one answer."""
@@ -143,10 +146,9 @@ class Forks:
 
     def start(self, folder: Path, *arguments: str | Path, **fault: Any) -> Child:
         """Begin a command line in `folder`, with a cache of its own there; `fault` as `disk.Disk` and `server` know."""
-        name = secrets.token_hex(4)
-        log = folder.parent / f"{folder.name}.logs"
-        log.mkdir(exist_ok=True)
-        out, err = log / f"{name}.out", log / f"{name}.err"
+        # Not beside the folder, whose disk may be full.
+        name = Path(self._said.name) / secrets.token_hex(4)
+        out, err = name.with_suffix(".out"), name.with_suffix(".err")
         pid = self.ask(
             {
                 "start": {
