@@ -14,7 +14,7 @@ from torch import nn
 from pellucid.errors import DataError
 from pellucid.files import read_lines, read_tensors, read_tensors_metadata
 from pellucid.recipe import Recipe, read_recipe
-from pellucid.training.checkpoint import LAST, load_optimizer
+from pellucid.training.checkpoint import LAST, LIMIT, load_optimizer
 from pellucid.training.finetune import freeze
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.optimise import make_optimizer
@@ -78,9 +78,11 @@ def _optimizer(
         freeze(model, recipe.freeze)
     decay, by_depth = recipe.regularisation.weight_decay, recipe.optimisation.lr_decay_by_depth
     optimizer = make_optimizer(model, stages[stage].optimizer, rate, decay, by_depth)
-    arrays = read_tensors(checkpoint)
+    arrays = read_tensors(checkpoint, limit=LIMIT)
     try:
-        load_optimizer(optimizer, arrays, json.loads(read_tensors_metadata(checkpoint)["state"])["optimizer"])
+        load_optimizer(
+            optimizer, arrays, json.loads(read_tensors_metadata(checkpoint, limit=LIMIT)["state"])["optimizer"]
+        )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{checkpoint}: not a checkpoint of this run ({error})") from error
     moments = [(p, value) for p, state in optimizer.state.items() for value in state.values()]
