@@ -133,7 +133,10 @@ def test_asked_to_stop_in_the_start_up_of_a_process_of_its_own(
     # The interpreter's own start, in which nobody can listen yet, takes the first tenth of a second or so.
     time.sleep(0.3 + float(drawn.random()) * 4)
     process.send_signal(ASKING[name])
-    said, _ = process.communicate(timeout=120)
+    try:
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode in ENDS, said
     assert b"Traceback" not in said
     last = recover(forks, work, begin)

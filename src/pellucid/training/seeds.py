@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import DataError, UsageError
-from pellucid.files import put, put_new, read_json, staged, write_json
+from pellucid.files import alone_in, clear_unfinished, put, put_new, read_json, staged, write_json
 from pellucid.recipe import Recipe, settle
 from pellucid.scores import spread
 from pellucid.training.events import Event, Run
@@ -124,7 +124,10 @@ def resume_seeds(folder: str | Path, **options: Any) -> Iterator[Event | Seeding
     A finished set is left as it is. `options` as for `run_seeds`. Raises DataError for a folder that holds no set, and
     what `resume` and `run` raise.
     """
-    yield from _go_on(Path(folder), options)
+    with alone_in(folder):
+        # Not in the folders of its runs: somebody may go on with one of them alone.
+        clear_unfinished(folder, below=False)
+        yield from _go_on(Path(folder), options)
 
 
 def is_set(folder: str | Path) -> bool:
