@@ -106,11 +106,12 @@ def test_a_stopped_set_goes_on_and_ends_as_if_it_had_not_been(
     *_, alone = resume(tmp_path / "set" / "seed-5")
     assert isinstance(alone, Run)
     assert not alone.stopped
-    # What was cut off while its folder was made is begun anew.
-    (tmp_path / "set" / "seed-6").mkdir()
-    (tmp_path / "set" / "seed-6" / "environment.json").write_text("{}")
+    # What a kill has left of a folder that was being made is in nobody's way.
+    (tmp_path / "set" / ".pellucid-0.tmp").mkdir()
+    (tmp_path / "set" / ".pellucid-0.tmp" / "environment.json").write_text("{}")
     again = finish(resume_seeds(tmp_path / "set"))
     assert not again.stopped
+    assert not (tmp_path / "set" / ".pellucid-0.tmp").exists()
     for one, whole in zip(again.runs, done[1].runs, strict=True):
         assert bytes_of(one.folder) == bytes_of(whole.folder)
     assert again.to_json()["accuracy"] == done[1].to_json()["accuracy"]

@@ -159,7 +159,7 @@ def _one(folder: Path, recipe: Recipe, options: Mapping[str, Any]) -> Iterator[E
     """A run of a set: gone on with, where it has begun."""
     if (folder / "recipe.json").is_file():
         return resume(folder, every=options.get("every"))
-    # A folder without its recipe was cut off while it was made; nothing in it was trained.
+    # A run has its folder whole or not at all; what a kill left of it on the way is under another name.
     return run(recipe, out=lambda _: folder, **options)
 
 
