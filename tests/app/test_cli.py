@@ -532,3 +532,48 @@ def test_the_preset_for_fine_tuning_prints_as_a_recipe(pellucid_command: Any) ->
     shown = pellucid_command("train", "digits", "--preset", "finetune", "--weights", "w.pth", "--show-recipe").out
     for line in ('weights = "w.pth"', "# freeze = ...", "lr_decay_by_depth = 0.8", 'augment = ["flip", "crop"]'):
         assert line in shown.splitlines(), line
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_an_interrupt_while_something_is_imported_is_the_end(swallowed: bool) -> None:
+    """Though whoever is in the midst of it swallows the exception, as Python's own destructors do."""
+    code = f"""
+import os, signal, sys, time
+from pellucid.app import cli
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "pellucid.app.flags":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                if not {swallowed}:
+                    raise
+
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["pellucid", "train", "digits", "--show-recipe"]
+sys.exit(cli.main())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "pellucid: interrupted\n")
+
+
+def test_an_interrupt_elsewhere_is_an_exception_and_other_programs_handlers_stand() -> None:
+    code = """
+import os, signal, sys
+from unittest import mock
+from pellucid.app import cli, flags
+
+with mock.patch.object(flags, "read", side_effect=lambda *_: os.kill(os.getpid(), signal.SIGINT)):
+    sys.argv = ["pellucid", "train", "digits"]
+    assert cli.main() == 130
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+own = lambda *_: None
+signal.signal(signal.SIGINT, own)
+sys.argv = ["pellucid", "--version"]
+assert cli.main() == 0
+assert signal.getsignal(signal.SIGINT) is own
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -1,4 +1,4 @@
-"""What the README claims of speed is what the benchmark's result says."""
+"""What the README claims of speed, and docs/faults.md of faults, is what the benchmarks' results say."""
 
 from __future__ import annotations
 
@@ -6,15 +6,28 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_readmes_table_is_made_from_the_result() -> None:
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
+@pytest.mark.parametrize(
+    ("program", "result", "page"),
+    [("table", "throughput", "README.md"), ("faults", "faults", "docs/faults.md")],
+)
+def test_the_table_is_made_from_the_result(program: str, result: str, page: str) -> None:
+    spec = importlib.util.spec_from_file_location(program, ROOT / "benchmarks" / f"{program}.py")
     assert spec is not None
     assert spec.loader is not None
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
-    document = json.loads((ROOT / "benchmarks" / "results" / "throughput.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert table.filled(readme, document) == readme
+    document = json.loads((ROOT / "benchmarks" / "results" / f"{result}.json").read_text(encoding="utf-8"))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert table.filled(text, document) == text
+
+
+def test_nothing_was_lost() -> None:
+    document = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text(encoding="utf-8"))
+    assert not document["failed"]
+    assert sum(row["tried"] for row in document["faults"]) > 500
+    assert not [row for row in document["faults"] if row["lost"]]

@@ -156,3 +156,71 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
     with pytest.raises(PellucidError), alone_in(tmp_path / "nowhere"):
         pass
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_is_making_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pellucid.files import staged\n"
+        "with staged(sys.argv[1]) as folder:\n"
+        "    (folder / 'half').write_text('')\n    print(folder.name, flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        making = other.stdout.readline().strip()
+        with staged(tmp_path) as folder:
+            assert names(tmp_path) == {making, folder.name}
+        assert names(tmp_path / making) == {"half"}
+        other.kill()
+        other.wait()
+    # A file of that name is a file's own affair, and a link leads elsewhere.
+    (tmp_path / ".pellucid-0.tmp").write_text("", encoding="utf-8")
+    (tmp_path / ".pellucid-1.tmp").symlink_to(tmp_path.parent)
+    with staged(tmp_path) as folder:
+        assert names(tmp_path) == {folder.name, ".pellucid-0.tmp", ".pellucid-1.tmp"}
+    assert tmp_path.parent.is_dir()
+
+
+def test_where_nothing_is_sure_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (tmp_path / ".pellucid-0.tmp").mkdir()
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with staged(tmp_path) as folder:
+        assert names(tmp_path) == {folder.name, ".pellucid-0.tmp"}
+
+
+def test_a_folder_that_is_taken_for_abandoned_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may come between the making and the holding."""
+    real, made = Path.mkdir, []
+
+    def mkdir(path: Path, *settings: object, **more: object) -> None:
+        real(path, *settings, **more)  # type: ignore[arg-type]
+        if path != tmp_path:
+            made.append(path)
+        if path in made[:1]:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with staged(tmp_path) as folder:
+        assert folder == made[1]
+        assert names(tmp_path) == {folder.name}
+
+
+def test_every_folder_made_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make_folder(tmp_path / "a" / "b")
+    assert flushed == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+    make_folder(tmp_path / "a" / "b")
+    assert len(flushed) == 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pellucid.errors import PellucidError, UsageError
-from pellucid.files import append_line, read_json, read_lines, write_bytes, write_json, write_text
+from pellucid.files import append_line, clear_unfinished, read_json, read_lines, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -344,3 +344,18 @@ def test_lines_before_a_long_file_s_tail_stay(tmp_path: Path) -> None:
         file.write(b'{"torn')
     append_line(path, {"epoch": 1})
     assert read_lines(path) == [row, row, row, {"epoch": 1}]
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    litter = [tmp_path / ".pellucid-0.tmp", tmp_path / "a" / "b" / ".pellucid-1.tmp"]
+    kept = [tmp_path / "a" / "x.tmp", tmp_path / "a" / ".pellucid-2.json"]
+    litter[1].parent.mkdir(parents=True)
+    for path in (*litter, *kept):
+        path.write_bytes(b"x")
+    (tmp_path / ".pellucid-3.tmp").mkdir()
+    clear_unfinished(tmp_path, below=False)
+    assert [path.exists() for path in litter] == [False, True]
+    clear_unfinished(tmp_path)
+    assert not any(path.exists() for path in litter)
+    assert all(path.exists() for path in kept)
+    assert (tmp_path / ".pellucid-3.tmp").is_dir()

@@ -13,7 +13,7 @@ from pellucid.data.preprocess import Preprocess
 from pellucid.errors import DataError
 from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
 from pellucid.recipe import Engine, Optimizer, Recipe, settle
-from pellucid.training.checkpoint import load_checkpoint, save_checkpoint
+from pellucid.training.checkpoint import forget_last, load_checkpoint, save_checkpoint
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
 
@@ -108,7 +108,19 @@ def test_a_kill_between_the_two_renamings_leaves_the_one_before(tmp_path: Path) 
     last.unlink()
     found = load_checkpoint(tmp_path, training())
     assert found is not None
-    assert (found.facts["step"], found.damage) == (2, None)
+    assert (found.facts["step"], found.damage) == (2, f"{last} is missing")
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_a_sound_one(tmp_path: Path) -> None:
+    last, previous = checkpoints_of(training(), tmp_path)
+    last.write_bytes(b"")
+    other = training()
+    assert load_checkpoint(tmp_path, other) is not None
+    forget_last(tmp_path)
+    forget_last(tmp_path)
+    sound = previous.read_bytes()
+    save_checkpoint(tmp_path, other, {})
+    assert previous.read_bytes() == sound
 
 
 def test_a_file_without_its_checksum_is_no_checkpoint(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 import pellucid
 from pellucid.errors import DataError, UsageError
+from pellucid.files import alone_in
 from pellucid.recipe import Recipe, settle
 from pellucid.training import Epoch, Progress, Run, Seeding, Seeds, is_set, resume, resume_seeds, run, run_seeds
 
@@ -105,11 +106,12 @@ def test_a_stopped_set_goes_on_and_ends_as_if_it_had_not_been(
     *_, alone = resume(tmp_path / "set" / "seed-5")
     assert isinstance(alone, Run)
     assert not alone.stopped
-    # What was cut off while its folder was made is begun anew.
-    (tmp_path / "set" / ".pellucid-1.tmp").mkdir()
-    (tmp_path / "set" / ".pellucid-1.tmp" / "environment.json").write_text("{}")
+    # What a kill has left of a folder that was being made is in nobody's way.
+    (tmp_path / "set" / ".pellucid-0.tmp").mkdir()
+    (tmp_path / "set" / ".pellucid-0.tmp" / "environment.json").write_text("{}")
     again = finish(resume_seeds(tmp_path / "set"))
     assert not again.stopped
+    assert not (tmp_path / "set" / ".pellucid-0.tmp").exists()
     for one, whole in zip(again.runs, done[1].runs, strict=True):
         assert bytes_of(one.folder) == bytes_of(whole.folder)
     assert again.to_json()["accuracy"] == done[1].to_json()["accuracy"]
@@ -164,3 +166,15 @@ def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "seeds.json").write_text('{"seeds": ["a"], "recipe": {}}')
     with pytest.raises(DataError, match="says not which seeds of which recipe"):
         list(resume_seeds(tmp_path))
+
+
+def test_going_on_clears_what_a_killed_process_left_and_keeps_others_out(
+    done: tuple[list[Any], Seeds], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(done[1].folder, tmp_path / "set"))
+    (folder / ".pellucid-0.tmp").write_bytes(b"half")
+    with alone_in(folder), pytest.raises(UsageError, match="another process is at work in this folder"):
+        list(resume_seeds(folder))
+    assert (folder / ".pellucid-0.tmp").exists()
+    list(resume_seeds(folder))
+    assert {path.name for path in folder.iterdir()} == {path.name for path in done[1].folder.iterdir()}

@@ -10,8 +10,10 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from pellucid import __version__
 from pellucid.errors import PellucidError, did_you_mean
@@ -35,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done; 1 the run failed; 2 usage; 3 the data was refused; 4 a verification did not match; 130 interrupted.
     """
     _before_torch()
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _on_interrupt)
     for stream in (sys.stdout, sys.stderr):
         # A file name that is not UTF-8, or a terminal that is not, is shown as well as it can be.
         if isinstance(stream, io.TextIOWrapper):
@@ -70,6 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _complain(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+
+
+def _on_interrupt(_number: int, frame: FrameType | None) -> None:
+    """Ctrl-C, in a process that is this command's own: KeyboardInterrupt, but inside an import the end at once.
+
+    There the exception may come while Python tidies up its own locks. It is then swallowed, and a lock stays taken on
+    which the next thread that imports waits for ever. Nothing is half-written by an import.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"pellucid: interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _before_torch() -> None:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from pellucid.errors import UsageError
+from pellucid.errors import PellucidError, UsageError
 from pellucid.files.refusals import not_written
 from pellucid.files.write import sync_folder, unfinished
 
@@ -20,15 +20,18 @@ _STEM_BYTES = 100
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Make the folder, and those above it, unless it is there already.
+    """Make the folder, and those above it, unless it is there already; lost power does not undo it.
 
     Raises PellucidError when the system refuses, or a file stands there.
     """
     path = Path(path)
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(error, path) from error
+    for folder in reversed(missing):
+        sync_folder(folder)
     return path
 
 
@@ -36,17 +39,45 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 def staged(parent: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden new folder in `parent`, to be filled and then given its name by `put` or `put_new`.
 
-    So that nobody, after whatever kill, meets a folder with half of its files. Without a name in the end it is removed.
+    So that nobody, after whatever kill, meets a folder with half of its files. Without a name in the end it is removed;
+    those that killed processes have left are removed first.
     """
-    folder = unfinished(make_folder(parent))
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise not_written(error, folder) from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    parent = make_folder(parent)
+    _clear_abandoned(parent)
+    with contextlib.ExitStack() as held:
+        folder = _held(parent, held)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held(parent: Path, stack: contextlib.ExitStack) -> Path:
+    """A hidden new folder that no other process takes for abandoned until the stack is left."""
+    while True:
+        folder = unfinished(parent)
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise not_written(error, folder) from error
+        try:
+            stack.enter_context(alone_in(folder))
+        except UsageError:
+            continue  # another process is removing it: it came between the making and the holding
+        except PellucidError:
+            if folder.is_dir():
+                raise
+        if folder.is_dir():
+            return folder
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Remove the hidden folders that nobody holds any more. Where the system has no locks they stay."""
+    for path in parent.glob(".pellucid-*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(PellucidError), alone_in(path) as sure:
+                if sure:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def put(folder: Path, path: str | os.PathLike[str]) -> Path:
@@ -87,29 +118,31 @@ def put_new(folder: Path, stem: str) -> Path:
 
 
 @contextlib.contextmanager
-def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
+def alone_in(folder: str | os.PathLike[str]) -> Iterator[bool]:
     """Be the only process that writes in a folder, as far as processes ask; a killed one gives it free.
 
-    Raises UsageError where another is at work. On systems without such locks nobody is kept out.
+    Yields whether that is sure: on systems without such locks nobody is kept out. Raises UsageError where another is at
+    work.
     """
     try:
         import fcntl  # noqa: PLC0415  (not everywhere)
     except ImportError:
-        yield
+        yield False
         return
     folder = Path(folder)
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise not_written(error, folder) from error
+    sure = True
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(f"{folder}: another process is at work in this folder; wait for it, or end it") from error
         except OSError:
-            pass  # a network file system without locks
-        yield
+            sure = False  # a network file system without locks
+        yield sure
     finally:
         os.close(descriptor)
 

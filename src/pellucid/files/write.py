@@ -97,12 +97,12 @@ def unfinished(parent: Path) -> Path:
     return parent / f".pellucid-{secrets.token_hex(8)}.tmp"
 
 
-def clear_unfinished(folder: str | os.PathLike[str]) -> None:
-    """Take away the temporary files that a killed process has left in a folder and below.
+def clear_unfinished(folder: str | os.PathLike[str], *, below: bool = True) -> None:
+    """Take away the temporary files that a killed process has left in a folder, and `below` it.
 
     To be called by whoever alone writes there. What cannot be taken away stays: it is litter, and harms nothing.
     """
-    for path in Path(folder).rglob(".pellucid-*.tmp"):
+    for path in Path(folder).glob(f"{'**/' if below else ''}.pellucid-*.tmp"):
         _remove(path)
 
 

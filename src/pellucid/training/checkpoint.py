@@ -7,6 +7,7 @@ seed and the step. The checkpoint before is kept beside it, for the day when the
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,27 +71,36 @@ def save_checkpoint(folder: Path, training: Training, facts: dict[str, Any], bes
 def load_checkpoint(folder: Path, training: Training) -> Found | None:
     """Put the run's last sound checkpoint into `training`; None if there is none yet.
 
-    Where the last is damaged, the one before it. Raises DataError where both are, or for one of another network.
+    Where the last is damaged or missing, the one before it. Raises DataError where neither is sound, or for one of
+    another network.
     """
-    damage: list[DataError] = []
+    there, damage = [], []
     for name in (LAST, PREVIOUS):
         path = folder / "checkpoints" / name
-        if not path.is_file():
+        if not path.exists():
+            damage.append(f"{path} is missing")
             continue
+        there.append(name)
         try:
             arrays = read_tensors(path, limit=LIMIT, sealed=True)
             metadata = read_tensors_metadata(path, limit=LIMIT)
         except DataError as error:
-            damage.append(error)
+            damage.append(str(error))
             continue
         state = _put(path, arrays, metadata, training)
-        return Found(state, _part(arrays, "best.") or None, str(damage[0]) if damage else None)
-    if damage:
-        raise DataError(
-            f"{damage[0]}: no checkpoint of this run is sound; take {folder / 'checkpoints'} away and --resume begins "
-            "at the first step"
-        )
-    return None
+        return Found(state, _part(arrays, "best.") or None, damage[0] if damage else None)
+    if not there:
+        return None
+    raise DataError(
+        f"{'; '.join(damage)}: no checkpoint of this run is sound; take {folder / 'checkpoints'} away and --resume "
+        "begins at the first step"
+    )
+
+
+def forget_last(folder: Path) -> None:
+    """Take a damaged last checkpoint away: the next one would send it into the place of the sound one before it."""
+    with contextlib.suppress(OSError):
+        (folder / "checkpoints" / LAST).unlink()
 
 
 def _put(path: Path, arrays: Arrays, metadata: dict[str, str], training: Training) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pellucid.bundle.recogniser import Recogniser
 from pellucid.data.cores import usable_cores
 from pellucid.data.load import Shown
 from pellucid.data.source import Images
-from pellucid.errors import PellucidError
+from pellucid.errors import DataError, PellucidError
 from pellucid.files import write_bytes
 from pellucid.scores import softmax
 from pellucid.training.machine import processor
@@ -119,6 +119,12 @@ def _examples(val: Images) -> list[tuple[str, bytes]]:
     if val.files is None:
         assert val.pixels is not None
         return [(f"{val.names[i]}.png", png(val.pixels[i])) for i in chosen]
-    raw = [(val.names[i], val.files[i].read_bytes()) for i in chosen]
+    try:
+        raw = [(val.names[i], val.files[i].read_bytes()) for i in chosen]
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot be read any more ({error.strerror or error}), and the bundle carries it to test "
+            "itself with: put it back, and --resume finishes the run"
+        ) from error
     small = [example for example in raw if len(example[1]) <= EXAMPLE_BYTES]
     return small or [min(raw, key=lambda example: len(example[1]))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import DataError, UsageError
-from pellucid.files import put, put_new, read_json, staged, write_json
+from pellucid.files import alone_in, clear_unfinished, put, put_new, read_json, staged, write_json
 from pellucid.recipe import Recipe, settle
 from pellucid.scores import spread
 from pellucid.training.events import Event, Run
@@ -127,7 +127,10 @@ def resume_seeds(folder: str | Path, **options: Any) -> Iterator[Event | Seeding
     what `resume` and `run` raise.
     """
     _refuse_processes()
-    yield from _go_on(Path(folder), options)
+    with alone_in(folder):
+        # Not in the folders of its runs: somebody may go on with one of them alone.
+        clear_unfinished(folder, below=False)
+        yield from _go_on(Path(folder), options)
 
 
 def is_set(folder: str | Path) -> bool:
@@ -167,7 +170,7 @@ def _one(folder: Path, recipe: Recipe, options: Mapping[str, Any]) -> Iterator[E
     """A run of a set: gone on with, where it has begun."""
     if (folder / "recipe.json").is_file():
         return resume(folder, every=options.get("every"), profile=options.get("profile", False))
-    # A folder without its recipe was cut off while it was made; nothing in it was trained.
+    # A run has its folder whole or not at all; what a kill left of it on the way is under another name.
     return run(recipe, out=lambda _: folder, **options)
 
 

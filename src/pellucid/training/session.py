@@ -25,7 +25,7 @@ from pellucid.errors import DataError, PellucidError
 from pellucid.files import append_line, make_folder, read_json, read_lines, write_json, write_tensors, write_text
 from pellucid.scores import evaluation
 from pellucid.training import processes
-from pellucid.training.checkpoint import BEST, Arrays, load_checkpoint, save_checkpoint
+from pellucid.training.checkpoint import BEST, Arrays, forget_last, load_checkpoint, save_checkpoint
 from pellucid.training.clock import Clock
 from pellucid.training.events import Epoch, Event, Noted, Profiled, Progress, Run
 from pellucid.training.inference import infer_together
@@ -95,11 +95,15 @@ class Session:
             self._seconds, self._best = float(found.facts["seconds"]), found.best
             self.training.parts = int(found.facts.get("parts", 1))
             if found.damage is not None:
+                if processes.leads():
+                    forget_last(self.folder)
                 yield Noted(f"{found.damage}; the checkpoint before it was taken, of step {self.training.step}")
         metrics = self.folder / METRICS
         if metrics.exists():
             # A line written after the checkpoint will be written again.
             written = read_lines(metrics)
+            if found is None and written:
+                yield Noted(f"{self.folder / 'checkpoints'} has no checkpoint, so it begins again at the first step")
             self.history = [row for row in written if row["step"] <= self.training.step]
             if len(self.history) < len(written) and processes.leads():
                 write_text(metrics, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.history))
