@@ -46,12 +46,14 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     try:
         size = regular_size(path, limit)
         with path.open("rb") as file:
-            # Not up to the limit: Python sets the memory aside for as much as is asked for.
+            # Not up to the limit at once: Python sets the memory aside for as much as is asked for.
             data = file.read(size + 1)
+            while size < len(data) <= limit and (more := file.read(min(MIB, limit + 1 - len(data)))):
+                data += more
     except OSError as error:
         raise not_read(error, path) from error
-    if len(data) > size:
-        raise DataError(f"{path}: grew while it was read: wait until it is written, and try again")
+    if len(data) > limit:
+        raise too_large(path, len(data), limit)
     return data
 
 

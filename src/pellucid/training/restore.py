@@ -48,8 +48,13 @@ def last_step(run: str | os.PathLike[str], model: nn.Module) -> Step:
         return Step(notes=[f"{folder} has no finished epoch, so there is no optimiser to tell the next step of"])
     last = history[-1]
     step, epoch, rate = last.get("step"), last.get("epoch"), last.get("lr")
-    whole = isinstance(step, int) and isinstance(epoch, int) and isinstance(rate, (int, float))
-    if not whole or not 1 <= epoch <= step < 1 << 53 or not 0 <= rate < 1e9:
+    if not (
+        isinstance(step, int)
+        and isinstance(epoch, int)
+        and isinstance(rate, (int, float))
+        and 1 <= epoch <= step < 1 << 53
+        and 0 <= rate < 1e9
+    ):
         raise DataError(f"{rows}: its last line has no epoch, step and learning rate that can be: take the line out")
     optimizer = _optimizer(checkpoint, model, recipe, step, epoch, float(rate))
     rules = recipe.regularisation
