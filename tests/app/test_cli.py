@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -277,6 +278,27 @@ def test_predict_json_lines_and_a_bad_file(pellucid_command: Any, trained: Path,
 def test_verify(pellucid_command: Any, trained: Path) -> None:
     assert pellucid_command("verify", trained).code == 0
     assert json.loads(pellucid_command("verify", trained, "--json").out)["difference"] < 1e-5
+
+
+def test_verify_leaves_with_4_where_something_differs_and_3_where_nothing_opens(
+    pellucid_command: Any, trained: Path, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "copy"
+    shutil.copytree(trained / "bundle", bundle)
+    assert pellucid_command("verify", bundle).code == 0
+    config = bundle / "preprocessor_config.json"
+    sound = config.read_text("utf-8")
+    config.write_text(sound.replace('"image_mean": [', '"image_mean": [ '), encoding="utf-8")
+    changed = pellucid_command("verify", bundle)
+    assert (changed.code, changed.out) == (4, "")
+    assert "preprocessor_config.json: is not the file that was saved with this bundle" in changed.err
+    # What it answers is not worse for it, and it says so nowhere else.
+    assert pellucid_command("predict", bundle, bundle / "selftest" / "0.png").code == 0
+    config.write_text(sound, encoding="utf-8")
+    (bundle / "selftest" / "expected.json").unlink()
+    gone = pellucid_command("verify", bundle)
+    assert (gone.code, gone.out) == (3, "")
+    assert "expected.json: there is no such file" in gone.err
 
 
 @pytest.mark.parametrize(

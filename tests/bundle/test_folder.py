@@ -189,6 +189,11 @@ def swapped(folder: Path) -> None:
     two.write_bytes(a)
 
 
+def piped(folder: Path) -> None:
+    (folder / "selftest" / "0.jpg").unlink()
+    os.mkfifo(folder / "selftest" / "0.jpg")
+
+
 def renamed(config: Any) -> None:
     config["id2label"]["0"] = "rose"
     config["label2id"] = {"rose": 0, "玫瑰": 1}
@@ -260,7 +265,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
         "not a head's settings",
     ),
     "a picture that is a pipe": (
-        lambda b: ((b / "selftest" / "0.jpg").unlink(), os.mkfifo(b / "selftest" / "0.jpg")),
+        piped,
         DataError,
         "no regular file",
     ),

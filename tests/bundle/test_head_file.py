@@ -282,3 +282,20 @@ def test_a_missing_skops_is_named(tmp_path: Path, head: Head, monkeypatch: pytes
     with pytest.raises(UsageError, match="pip install skops"):
         save_head(head, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_array_named_often_is_refused_before_it_is_read(tmp_path: Path, head: Head) -> None:
+    save_head(head, tmp_path)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(tmp_path / "head.skops") as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "schema.json":
+                content = content.replace(b'"1.npy"', b'"0.npy"')
+            new.writestr(name, content)
+    (tmp_path / "head.skops").write_bytes(buffer.getvalue())
+    settings = json.loads((tmp_path / "head.json").read_bytes())
+    settings["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (tmp_path / "head.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="names one of its arrays twice"):
+        load_head(tmp_path)

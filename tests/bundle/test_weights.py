@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -343,3 +344,28 @@ def test_a_name_that_only_looks_pinned_is_a_file_of_that_name(tmp_path: Path) ->
     torch.save(some(), path)
     assert same(read_weights(path).tensors, some())
     assert same(read_weights(read_weights(path).pinned).tensors, some())
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as old,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert (tmp_path / "bomb.pth").stat().st_size < 1 << 14
+    with pytest.raises(DataError, match=r"bomb\.pth: unpacks to more than it is, as no file of torch\.save does"):
+        read_weights(tmp_path / "bomb.pth")
+
+
+def test_a_tensor_that_claims_more_than_the_file_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "legacy.pth"
+    torch.save({"w": torch.zeros(10, dtype=torch.float16)}, path, _use_new_zipfile_serialization=False)
+    raw = path.read_bytes()
+    # The number of the storage's elements, as the pickle has it: ten become two thousand millions.
+    lie = raw.replace(b"K\nN", b"J\xff\xff\xff\x7fN", 1)
+    assert lie != raw
+    path.write_bytes(lie)
+    with pytest.raises(DataError):
+        read_weights(path)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
@@ -638,3 +639,37 @@ def test_real_photographs_decode(real_data: Callable[[str], Path]) -> None:
 
 def test_the_formats_are_those_promised() -> None:
     assert set(FORMATS) == {"JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM"}
+
+
+def test_a_side_longer_than_any_jpegs_is_refused() -> None:
+    raw = saved(np.zeros((1, 65_536), np.uint8), "PNG")
+    with pytest.raises(BadImage, match=r"65,536×1 pixels, and a side of 65,535 is the most that is decoded: scale it"):
+        decode(raw, "long.png")
+    assert decode(saved(np.zeros((1, 65_535), np.uint8), "PNG"), "it").shape == (1, 65_535, 3)
+
+
+def test_a_ppm_of_comments_takes_no_longer_than_its_bytes() -> None:
+    body = b" ".join(b"%d" % n for n in range(48))
+    slow = b"P3\n4 # four\n4\n255\n" + b"#\n" * 1_000_000 + body
+    begun = time.perf_counter()
+    assert np.array_equal(decode(slow, "it").ravel(), np.arange(48))
+    # Pillow alone takes a minute for each megabyte of them.
+    assert time.perf_counter() - begun < 5
+
+
+def test_sixteen_bits_of_grey_take_memory_by_the_row() -> None:
+    x = np.arange(4_000_000, dtype=np.uint32).astype(np.uint16).reshape(2000, 2000)
+    raw = saved(x, "PNG")
+    tracemalloc.start()
+    y = decode(raw, "it")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(y[..., 0], np.floor(x * (255 / 65535) + 0.5).astype(np.uint8))
+    # float64 of the whole took eight bytes a pixel three times over.
+    assert peak < 20 * x.size
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    for name in ("a\0b.jpg", "\ud800.jpg"):
+        with pytest.raises(BadImage, match="no file can have such a name"):
+            header(name)

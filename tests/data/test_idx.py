@@ -69,3 +69,12 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path: Path, monkeypatc
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         idx.read_contents(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [b"\0\0\x08\xc8" + b"\0\0\0\1" * 200 + b"\0", b"\0\0\x08\x03" + b"\0\0\0\0" + b"\xff" * 8],
+)
+def test_dimensions_that_cannot_be_are_refused(contents: bytes) -> None:
+    with pytest.raises(DataError, match="dimensions that cannot be"):
+        idx.parse(contents, "it")

@@ -337,3 +337,21 @@ def test_packs_used_longest_ago_go_first(
     pack(place, images, PREPROCESS)
     assert not any(folder_of(other).exists() for other in others)
     assert folder_of(place).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system has no links to be wary of")
+@pytest.mark.parametrize("name", ["lock", "pixels", "signatures"])
+def test_a_pack_is_not_written_through_a_link(images: Images, place: str, tmp_path: Path, name: str) -> None:
+    pack(place, images, PREPROCESS)
+    other = tmp_path / "other"
+    other.write_bytes(b"precious" * 100_000)
+    link = folder_of(place) / "lock" if name == "lock" else next(folder_of(place).glob(f"{name}-*.u8"))
+    link.unlink()
+    link.symlink_to(other)
+    picture(images.files[0], 200)  # type: ignore[index]
+    if name == "lock":
+        with pytest.raises(PellucidError, match="the decoded pictures could not be kept there"):
+            pack(place, images, PREPROCESS)
+    else:
+        assert values(pack(place, images, PREPROCESS))[0] == 200
+    assert other.read_bytes() == b"precious" * 100_000

@@ -23,3 +23,10 @@ def test_a_damaged_record_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"images\.csv.*train again"):
         read_record(tmp_path)
+
+
+@pytest.mark.parametrize("row", ["a.jpg,a,tset,0000000000000000", "a.jpg,a,train,zz", "a.jpg,a,train,"])
+def test_a_row_that_would_make_a_picture_seem_unseen_is_refused(tmp_path: Path, row: str) -> None:
+    (tmp_path / FILE).write_text(f"file,label,split,digest\n{row}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"images\.csv: damaged at line 2 .*train again"):
+        read_record(tmp_path)

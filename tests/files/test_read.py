@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,3 +232,35 @@ def test_checksums(tmp_path: Path) -> None:
         checksum(tmp_path)
     with pytest.raises(DataError, match="no such file"):
         checksum(tmp_path / "absent")
+
+
+def test_half_a_character_is_refused_and_a_strange_byte_of_a_name_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ('{"a": ["\\ud800"]}', '{"\\uDFFF": 1}', '"\\udc00\\ud800"'):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"a\.json: .* holds half a character: mend it"):
+            read_json(path)
+    path.write_text('["\\udc80", "\\ud83c\\udf39"]', encoding="utf-8")
+    assert read_json(path) == ["\udc80", "🌹"]
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(DataError, match="is no name that a file can have"):
+            read_bytes(name, limit=10)
+
+
+def test_memory_is_set_aside_for_the_file_and_not_for_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    tracemalloc.start()
+    read_bytes(tmp_path / "a", limit=1 << 40)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_many_short_lines_take_little_time_each(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"{}\n" * 200_000)
+    begun = time.perf_counter()
+    assert len(read_lines(tmp_path / "a")) == 200_000
+    assert time.perf_counter() - begun < 5

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -84,56 +85,12 @@ def _means_the_same(data: bytes, whole: bytes, file: str) -> bool:
 
 
 _WORDS = st.sampled_from(
-    [
-        "INPUT",
-        "->",
-        "->",
-        "->",
-        "->",
-        "CONV",
-        "POOL",
-        "FC",
-        "DROPOUT",
-        "NORM",
-        "RELU",
-        "[",
-        "]",
-        "(",
-        ")",
-        "(",
-        ")",
-        ",",
-        ",",
-        "=",
-        "*",
-        "*",
-        "?",
-        "2",
-        "3",
-        "32",
-        "1000",
-        "1000000",
-        "10000",
-        "classes",
-        "kernel",
-        "stride",
-        "padding",
-        "same",
-        "valid",
-        "norm",
-        "batch",
-        "dilation",
-        "groups",
-        "upsample",
-        "transposed",
-        "ADD",
-        "0.5",
-        "1e9",
-        "-1",
-        "×",
-        "→",
+    re.findall(
+        r"\S+",
+        "INPUT -> -> -> -> CONV POOL FC DROPOUT NORM RELU [ ] ( ) ( ) , , = * * ? 2 3 32 1000 1000000 10000 classes "
+        "kernel stride padding same valid norm batch dilation groups upsample transposed ADD 0.5 1e9 -1 × → "
         "99999999999999999999",
-    ]
+    )
 )
 
 
@@ -148,9 +105,6 @@ def test_notations(tmp_path: Path, words: list[str], edits: list[Edit], sides: i
     guarded("notation", tmp_path, read)
 
 
-# --- heads -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
@@ -161,7 +115,12 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@given(kind=st.sampled_from(("svm", "tree", "knn")), how=st.sampled_from(("schema", "array", "bytes", "settings")), edits=byte_edits, values=json_edits)  # fmt: skip
+@given(
+    kind=st.sampled_from(("svm", "tree", "knn")),
+    how=st.sampled_from(("schema", "array", "bytes", "settings")),
+    edits=byte_edits,
+    values=json_edits,
+)
 @few(150)
 def test_heads(
     tmp_path_factory: pytest.TempPathFactory,
@@ -208,8 +167,6 @@ def _rezipped(data: bytes, how: str, edits: list[Edit], values: list[Edit]) -> b
     return buffer.getvalue()
 
 
-# --- weights -----------------------------------------------------------------------------------------------------------
-
 STATE = {"conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "half": torch.ones(5, dtype=torch.bfloat16)}
 
 
@@ -243,7 +200,7 @@ def test_weights(
     path.write_bytes(data)
 
     def sane(found: Any) -> bool:
-        return sum(tensor.nbytes for tensor in found.tensors.values()) <= 4 * len(data)
+        return bool(sum(tensor.nbytes for tensor in found.tensors.values()) <= 4 * len(data))
 
     guarded(f"weights {kind}", path.parent, lambda: read_weights(path), sane=sane)
 

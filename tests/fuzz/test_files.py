@@ -46,7 +46,7 @@ def test_safetensors(
     tmp_path_factory: pytest.TempPathFactory, edits: list[Edit], header: list[Edit], *, inside: bool
 ) -> None:
     path = _file(tmp_path_factory, b"")
-    arrays = {
+    arrays: dict[str, Any] = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.zeros((0, 4), np.int64),
         "c": np.array(True),

@@ -15,8 +15,8 @@ from pellucid.recipe import Engine, Recipe
 from pellucid.training.checkpoint import LAST
 from pellucid.training.probe import _recall
 from pellucid.training.restore import last_step
-from pellucid.training.session import finished
 from pellucid.training.seeds import _read
+from pellucid.training.session import finished
 
 ROW = {
     "epoch": 1,
@@ -28,7 +28,15 @@ ROW = {
     "lr": 0.1,
     "seconds": 1.0,
 }
-RESULT = {"run": "r", "head": None, "epoch": 1, "stopped": True, "notes": [], "split": "val", "accuracy": 0.5}
+RESULT: dict[str, Any] = {
+    "run": "r",
+    "head": None,
+    "epoch": 1,
+    "stopped": True,
+    "notes": [],
+    "split": "val",
+    "accuracy": 0.5,
+}
 SEEDS = {"recipe": Recipe("digits", "lenet5").to_json(), "seeds": [0, 1, 2], "stopped": True}
 ENGINES = {"key": [{"layout": "nhwc", "precision": "float32", "threads": 1, "milliseconds": 2.0, "chosen": True}]}
 

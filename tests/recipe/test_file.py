@@ -60,3 +60,20 @@ def test_a_recipe_file_that_makes_no_sense_is_refused(
         read_recipe(path)
     assert sentence in str(caught.value)
     assert "mine.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a = " + "[" * 20_000, "is nested too deep for a recipe"),
+        ("a = {" + "a={" * 20_000, "is nested too deep for a recipe"),
+        ("seed = " + "1" * 5000, "not a TOML file"),
+        ("x = 1\n" + ".".join("a" * 40_000) + " = 1", "line 2: has more than 1,000 dots"),
+        ("x" * 200_000, "holds 200,000 bytes or more"),
+    ],
+)
+def test_a_toml_file_cannot_eat_time_or_memory(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=sentence):
+        read_recipe(path)

@@ -50,7 +50,7 @@ def test_what_is_not_deterministic_is_gathered_by_name_and_no_warning_leaks() ->
         assert not met
         y, places = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
         for _ in range(2):
-            torch.nn.functional.max_unpool2d(y, places, 2)
+            torch.nn.functional.max_unpool2d(y, places, [2, 2])
         torch.zeros(5).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
         # Other warnings stay what they are: errors, here.
         with pytest.raises(UserWarning, match="mine"):

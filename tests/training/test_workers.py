@@ -111,7 +111,7 @@ class Unpooling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y, places = nn.functional.max_pool2d(x, 2, return_indices=True)
-        return self.fc(nn.functional.max_unpool2d(y, places, 2).flatten(1))  # type: ignore[no-any-return]
+        return self.fc(nn.functional.max_unpool2d(y, places, [2, 2]).flatten(1))  # type: ignore[no-any-return]
 
 
 def test_a_run_says_which_operation_is_not_deterministic(tmp_path: Path) -> None:

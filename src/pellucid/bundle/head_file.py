@@ -29,6 +29,9 @@ SKOPS, JSON = "head.skops", "head.json"
 #: The largest head that is opened, in bytes.
 LIMIT = 4 << 30
 
+#: The largest number of an SVM, and one over the least that is divided by: their products stay within float32.
+_LARGEST = 1e12
+
 #: The oldest format of skops that is opened.
 PROTOCOL = 2
 
@@ -95,7 +98,7 @@ def load_head(folder: Path) -> Head | None:
         scale, made_with, checksum = float(settings["scale"]), str(settings["scikit-learn"]), str(settings["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / JSON}: not a head's settings ({error!r}); train again") from error
-    if kind not in get_args(Kind) or not (math.isfinite(scale) and scale > 0):
+    if kind not in get_args(Kind) or not (math.isfinite(scale) and 1 / _LARGEST <= scale <= _LARGEST):
         raise DataError(f"{folder / JSON}: no head of kind {kind!r:.40} and scale {scale:g} is known; train again")
     data = read_bytes(path, limit=LIMIT)
     if hashlib.sha256(data).hexdigest() != checksum:
@@ -238,8 +241,8 @@ def _check_svm(estimator: Any, expected: Any, classes: int, features: int) -> No
         (svm.coef_, (rows, features)),
         (svm.intercept_, (rows,)),
     ):
-        _need(_floats(values) and values.shape == shape and bool(np.isfinite(values).all()), "its numbers")
-    _need(bool((scaler.scale_ > 0).all()), "its scale")
+        _need(_floats(values) and values.shape == shape and bool((np.abs(values) <= _LARGEST).all()), "its numbers")
+    _need(bool((scaler.scale_ >= 1 / _LARGEST).all()), "its scale")
 
 
 def _check_neighbours(estimator: Any, seed: int, classes: int, features: int) -> None:

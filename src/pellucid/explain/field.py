@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pellucid.errors import UsageError
+from pellucid.errors import DataError, PellucidError, UsageError
 from pellucid.explain.address import find
 from pellucid.explain.field_rules import batch_statistics, reads
 from pellucid.explain.node import LEAVES, Array, Node, operation_of
@@ -104,7 +104,8 @@ class Field:
 def receptive_field(tape: Tape, address: str) -> Field:
     """The receptive field of the value at an address; without an index, of the whole array.
 
-    Raises UsageError for an address that the tape does not have, or of anything but a value (a gradient).
+    Raises UsageError for an address that the tape does not have, or of anything but a value (a gradient), and DataError
+    for a tape that does not fit together.
     """
     where = find(tape, address)
     if where.what:
@@ -119,7 +120,15 @@ def receptive_field(tape: Tape, address: str) -> Field:
     if where.index is not None:
         mask = np.zeros(value.shape, dtype=bool)
         mask[where.index] = True
-    found = back(Walk(tape), where.node, mask)
+    try:
+        found = back(Walk(tape), where.node, mask)
+    except PellucidError:
+        raise
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+        raise DataError(
+            f"{address}: its operation, or one before it, does not fit what the tape has of it "
+            f"({type(error).__name__}: {error!s:.200}): record the pass again"
+        ) from error
     nothing = {name: np.zeros(tape.values[name].shape, dtype=bool) for name in inputs}
     regions = tuple(Region(name, found.masks.get(name, nothing[name])) for name in inputs)
     return Field(str(where), regions, tuple(_notes(tape, found)), not found.unruled)

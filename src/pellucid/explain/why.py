@@ -45,7 +45,7 @@ def answer(tape: Tape, text: str) -> Explanation:
         node = tape.node(address.node)
         raise DataError(
             f"{address}: the rule of {node.op} does not fit what the tape has of {node.name} "
-            f"({type(error).__name__}: {error}): record the pass again"
+            f"({type(error).__name__}: {error!s:.200}): record the pass again"
         ) from error
 
 

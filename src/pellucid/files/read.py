@@ -46,9 +46,9 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     try:
         size = regular_size(path, limit)
         with path.open("rb") as file:
-            # As much as there is: asking for the whole limit would take that much memory.
+            # Not up to the limit at once: Python sets the memory aside for as much as is asked for.
             data = file.read(size + 1)
-            while len(data) <= limit and (more := file.read(MIB)):
+            while size < len(data) <= limit and (more := file.read(min(MIB, limit + 1 - len(data)))):
                 data += more
     except OSError as error:
         raise not_read(error, path) from error

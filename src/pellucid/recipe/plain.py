@@ -21,7 +21,7 @@ def from_plain(cls: type[Any], values: object, place: str) -> Any:
     known = {f.name for f in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            raise UsageError(f"{place}: {key!r} is no setting here: {did_you_mean(str(key), sorted(known))}")
+            raise UsageError(f"{place}: {key!r:.60} is no setting here: {did_you_mean(str(key), sorted(known))}")
     return cls(**{key: _value(hints[key], value, f"{place}: {key}") for key, value in values.items()})
 
 
@@ -41,7 +41,9 @@ def _value(kind: Any, value: object, place: str) -> Any:
         return tuple(_value(get_args(kind)[0], item, place) for item in value)
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise UsageError(f"{place}: {value!r} is not among its choices: {did_you_mean(str(value), get_args(kind))}")
+            raise UsageError(
+                f"{place}: {value!r:.60} is not among its choices: {did_you_mean(str(value), get_args(kind))}"
+            )
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -129,7 +129,9 @@ def _deterministic(device: str) -> Iterator[set[str]]:
     """Have torch choose deterministic kernels, and gather the names of what has none in place of its warnings."""
     met: set[str] = set()
     mode = torch.get_deterministic_debug_mode()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
+    # Set through the name of the module, whose attribute it is by a property that type checkers do not see.
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
     given = os.environ.get(_CUBLAS)
     with warnings.catch_warnings():
         shown = warnings.showwarning
@@ -149,11 +151,11 @@ def _deterministic(device: str) -> Iterator[set[str]]:
         # As `use_deterministic_algorithms` does, without having torch import its compiler for seconds.
         torch.set_deterministic_debug_mode("warn")
         # Filling what a kernel is about to write anyway costs time, and hides nothing here.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        memory.fill_uninitialized_memory = False
         try:
             yield met
         finally:
-            torch.utils.deterministic.fill_uninitialized_memory = fills
+            memory.fill_uninitialized_memory = fills
             torch.set_deterministic_debug_mode(mode)
             if device == "cuda" and given is None:
                 os.environ.pop(_CUBLAS, None)

@@ -47,9 +47,14 @@ def last_step(run: str | os.PathLike[str], model: nn.Module) -> Step:
     if not history:
         return Step(notes=[f"{folder} has no finished epoch, so there is no optimiser to tell the next step of"])
     last = history[-1]
-    step, epoch, rate = (last.get(key, -1) for key in ("step", "epoch", "lr"))
-    whole = type(step) is int and type(epoch) is int and 1 <= epoch <= step < 1 << 53
-    if not whole or not isinstance(rate, (int, float)) or not 0 <= rate < 1e9:
+    step, epoch, rate = last.get("step"), last.get("epoch"), last.get("lr")
+    if not (
+        isinstance(step, int)
+        and isinstance(epoch, int)
+        and isinstance(rate, (int, float))
+        and 1 <= epoch <= step < 1 << 53
+        and 0 <= rate < 1e9
+    ):
         raise DataError(f"{rows}: its last line has no epoch, step and learning rate that can be: take the line out")
     optimizer = _optimizer(checkpoint, model, recipe, int(step), int(epoch), float(rate))
     rules = recipe.regularisation
