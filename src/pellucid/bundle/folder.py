@@ -130,7 +130,7 @@ def read_config(path: Path) -> tuple[str, torch.dtype, tuple[str, ...]]:
             raise ValueError("its id2label and label2id do not agree")  # noqa: TRY301
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path}: not a bundle's configuration ({error!r}); take another copy, or train again"
+            f"{path}: not a bundle's configuration ({error!r:.200}); take another copy, or train again"
         ) from error
     return network, dtype, classes
 

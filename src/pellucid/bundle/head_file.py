@@ -97,7 +97,7 @@ def load_head(folder: Path) -> Head | None:
         classes, features, seed = (_whole(settings[key]) for key in ("classes", "features", "seed"))
         scale, made_with, checksum = float(settings["scale"]), str(settings["scikit-learn"]), str(settings["sha256"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / JSON}: not a head's settings ({error!r}); train again") from error
+        raise DataError(f"{folder / JSON}: not a head's settings ({error!r:.200}); train again") from error
     if kind not in get_args(Kind) or not (math.isfinite(scale) and 1 / _LARGEST <= scale <= _LARGEST):
         raise DataError(f"{folder / JSON}: no head of kind {kind!r:.40} and scale {scale:g} is known; train again")
     data = read_bytes(path, limit=LIMIT)

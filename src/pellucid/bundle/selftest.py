@@ -34,7 +34,7 @@ def expectation(path: Path) -> tuple[dict[str, str], list[tuple[str, NDArray[np.
         pairs = [(str(entry["file"]), np.array(entry["logits"], dtype=np.float64)) for entry in entries]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(
-            f"{path}: not a self-test that can be read here ({error!r}); take another copy, or train again"
+            f"{path}: not a self-test that can be read here ({error!r:.200}); take another copy, or train again"
         ) from error
     if not pairs:
         raise DataError(f"{path}: this bundle carries no pictures to test itself with; take another copy")

@@ -74,7 +74,7 @@ def leave(
     except PellucidError:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of the drawing library must not cost the run
-        notes.append(f"the plots could not be drawn ({error!r})")
+        notes.append(f"the plots could not be drawn ({error!r:.200})")
     write_bytes(folder / "errors.csv", _errors(val, softmax(logits_nk), recogniser.classes))
     optimisation = task.recipe.optimisation
     facts = {

@@ -180,7 +180,9 @@ def _read(folder: Path) -> tuple[Recipe, list[int]]:
         seeds = [int(seed) for seed in values["seeds"]]
         recipe = values["recipe"]
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{folder / SEEDS}: says not which seeds of which recipe ({error!r}); train anew") from error
+        raise DataError(
+            f"{folder / SEEDS}: says not which seeds of which recipe ({error!r:.99}); train anew"
+        ) from error
     return Recipe.from_json(recipe, str(folder / SEEDS)), seeds
 
 

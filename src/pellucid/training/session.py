@@ -60,7 +60,7 @@ def finished(folder: Path, model: nn.Module | None, *, stopped: bool = False) ->
         scores = {key: result[key] for key in result.keys() - {"run", "epoch", "stopped", "notes", "split", "head"}}
         return Run(folder, load(folder, net=model), scores, int(result["epoch"]), stopped, tuple(result["notes"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / RESULT}: not a run's result ({error!r}); take it away to go on") from error
+        raise DataError(f"{folder / RESULT}: not a run's result ({error!r:.200}); take it away to go on") from error
 
 
 class Session:
