@@ -26,7 +26,7 @@ from pellucid.errors import PellucidError
 EXAMPLES = "PELLUCID_FUZZ_EXAMPLES"
 
 #: What one input may take: seconds, and bytes above what the process had mapped before.
-SECONDS, MEMORY = 5.0, 2 << 30
+SECONDS, MEMORY = 15.0, 2 << 30
 
 _STARTS = {"os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect"}
 _CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod"}
