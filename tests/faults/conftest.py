@@ -19,6 +19,9 @@ from tests.faults.harness import Forks, Whole, differences, some_pictures, whole
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
+    """A server of children. It forks, and looks at processes and open files as Linux shows them, in /proc."""
+    if sys.platform != "linux":
+        pytest.skip("runs are killed where there is /proc")
     with Forks() as server:
         yield server
 

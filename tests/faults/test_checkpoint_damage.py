@@ -133,7 +133,7 @@ def test_the_last_checkpoint(
     shutil.copytree(stopped, work)
     DAMAGE[name](work / "run" / "checkpoints" / "last.safetensors")
     _resumed(forks, work)
-    tried(f"the last checkpoint {name}", work / "run", whole(train(RECIPE)), killed=False)
+    tried(f"the last checkpoint damaged: {name}", work / "run", whole(train(RECIPE)), killed=False)
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_what_is_not_needed_may_be_damaged(
     shutil.copytree(stopped, work)
     _emptied(work / "run" / "checkpoints" / f"{name}.safetensors")
     _resumed(forks, work, damaged=False)
-    tried(f"{name}.safetensors emptied", work / "run", whole(train(RECIPE)), killed=False)
+    tried(f"a checkpoint that is not needed emptied: {name}", work / "run", whole(train(RECIPE)), killed=False)
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_no_sound_checkpoint_is_a_sentence(
         ended = forks.run(work, *resume())
         assert ended.code == 0, ended.err
     ended.told()
-    tried(f"both checkpoints {name}", work / "run", whole(train(RECIPE)), killed=False)
+    tried(f"both checkpoints damaged: {name}", work / "run", whole(train(RECIPE)), killed=False)
 
 
 @pytest.mark.parametrize("at", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 15) if n != 4)])

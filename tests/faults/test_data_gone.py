@@ -90,7 +90,7 @@ def test_one_picture_is_changed_and_put_back(
     one.write_bytes(raw)
     last = forks.run(work, *_before(held), *resume())
     assert last.code == 0, last.err
-    tried(f"one picture {change} in mid-run ({held})", work / "run", unbroken)
+    tried(f"one picture lost or changed in mid-run: {change} ({held})", work / "run", unbroken)
 
 
 @pytest.mark.parametrize("change", ["cut in half", pytest.param("removed", marks=pytest.mark.slow)])
@@ -113,7 +113,7 @@ def test_one_picture_is_lost_while_they_are_decoded_anew(
     one.write_bytes(raw)
     last = forks.run(work, "@streamed", *resume())
     assert last.code == 0, last.err
-    tried(f"one picture {change} while decoding", work / "run", unbroken, killed=False)
+    tried(f"one picture lost while decoding: {change}", work / "run", unbroken, killed=False)
 
 
 def _gone(folder: Path) -> None:
@@ -160,4 +160,4 @@ def test_the_pack_is_lost(
     last = forks.run(work, "@mapped", *resume())
     assert last.code == 0, last.err
     where = "in mid-run" if running else "between kill and going on"
-    tried(f"the pack {change} {where}", work / "run", unbroken, killed=not running)
+    tried(f"the pack lost: {change} {where}", work / "run", unbroken, killed=not running)

@@ -103,7 +103,10 @@ def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been(
     assert last.code == 0, last.err
     last.told()
     tried(
-        "killed inside an epoch, or later" if late else "killed at any moment", work / "run", unbroken, resumed=resumed
+        "killed after the first checkpoint inside an epoch" if late else "killed at any moment",
+        work / "run",
+        unbroken,
+        resumed=resumed,
     )
 
 

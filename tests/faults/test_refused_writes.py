@@ -53,7 +53,7 @@ def _try(name: str, at: int, forks: Forks, work: Path, unbroken: Path, tried: Tr
     refused(ended, said, work)
     last = recover(forks, work, train(TINY))
     assert last.code == 0, last.err
-    tried(f"the disk {name}", work / "run", unbroken, killed=False)
+    tried(f"the disk refuses: {name}", work / "run", unbroken, killed=False)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_pack_that_cannot_be_written_is_said(
     refused(ended, "the decoded pictures could not be kept there (No space left on device): make room", work)
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
-    tried("the disk full, while pictures are packed", work / "run", whole(begin), killed=False)
+    tried("the disk refuses: full, while pictures are packed", work / "run", whole(begin), killed=False)
 
 
 def test_a_folder_that_may_not_be_written_to(forks: Forks, work: Path) -> None:

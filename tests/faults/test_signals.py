@@ -38,7 +38,7 @@ def test_asked_to_stop_at_a_random_moment(
         assert "--resume run" in stopped.out + stopped.err
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
-    tried(f"{name} at any moment", work / "run", whole(begin), killed=False)
+    tried(f"asked to stop at any moment: {name}", work / "run", whole(begin), killed=False)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_asked_to_stop_while_training_it_saves_first(
     assert 0 < step(work / "run") < 80
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
-    tried(f"{name} while training", work / "run", whole(train(MOMENTUM)), killed=False)
+    tried(f"asked to stop while training: {name}", work / "run", whole(train(MOMENTUM)), killed=False)
 
 
 @pytest.mark.parametrize("second", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.slow)])
@@ -77,7 +77,7 @@ def test_asked_twice_it_stops_at_once(second: str, forks: Forks, whole: Whole, w
     stopped.told()
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
-    tried(f"Ctrl-C and {second} at once", work / "run", whole(begin), killed=False)
+    tried(f"asked to stop twice: Ctrl-C and {second}", work / "run", whole(begin), killed=False)
 
 
 def test_in_the_finish_one_is_waited_for_and_the_second_is_not(
@@ -93,7 +93,7 @@ def test_in_the_finish_one_is_waited_for_and_the_second_is_not(
     assert child.wait().code == -signal.SIGTERM
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
-    tried("SIGTERM twice in the finish", work / "run", whole(begin), killed=False)
+    tried("asked to stop twice: SIGTERM in the finish", work / "run", whole(begin), killed=False)
 
 
 def test_a_run_that_stands_still_goes_on_and_nobody_else_goes_on_with_it(
@@ -141,4 +141,4 @@ def test_asked_to_stop_in_the_start_up_of_a_process_of_its_own(
     assert b"Traceback" not in said
     last = recover(forks, work, begin)
     assert last.code == 0, last.err
-    tried(f"{name} in the start-up of a process", work / "run", whole(begin), killed=False)
+    tried(f"asked to stop in the start-up of a process: {name}", work / "run", whole(begin), killed=False)
