@@ -2,7 +2,8 @@
 
     python benchmarks/faults.py [FILE...]
 
-Runs tests/faults whole, the long tests included, and other test files that are named; each test writes down every fault
+Runs tests/faults whole, the long tests included, those of memory and of several processes, and other test files that
+are named; each test writes down every fault
 it tried (`record_property("fault", ...)`) and whether the run that had it ended with other bytes than the one that
 nothing happened to. Exits with 1 where a test failed.
 """
@@ -44,8 +45,8 @@ class Collector:
             self.skipped.append(report.nodeid)
         if report.when != "call":
             return
-        self.tests += 1
         faults: list[dict[str, Any]] = [value for name, value in report.user_properties if name == "fault"]  # type: ignore[misc]
+        self.tests += bool(faults)
         for fault in faults:
             row = self.rows[fault["fault"]]
             row["tried"] += 1
@@ -53,6 +54,9 @@ class Collector:
             row["lost"] += fault["lost"]
             row["seconds"] += report.duration / len(faults)
 
+
+#: Tests of faults that stand with what they are about: memory that runs out, one of several processes killed.
+ELSEWHERE = tuple(ROOT / "tests" / "training" / f"test_{name}.py" for name in ("memory", "processes"))
 
 KEYS = ("tried", "resumed", "lost", "seconds")
 
@@ -95,7 +99,7 @@ def main() -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     collector, begun = Collector(), time.perf_counter()
-    files = [str(ROOT / "tests" / "faults"), *sys.argv[1:]]
+    files = [*map(str, (ROOT / "tests" / "faults", *ELSEWHERE)), *sys.argv[1:]]
     code = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *files], plugins=[collector])
     here = environment()
     document = {

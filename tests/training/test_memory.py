@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from pellucid.data.batches import Batches
 from pellucid.data.preprocess import Preprocess
 from pellucid.errors import PellucidError
 from pellucid.recipe import Engine, Precision, Recipe, settle
-from pellucid.training import Noted, Run, run
+from pellucid.training import Epoch, Noted, Run, resume, run
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import make_loss
 from pellucid.training.memory import NoRoomError, Whole, most_parts
@@ -176,6 +178,32 @@ def test_a_run_tells_it_once_and_leaves_it_in_its_notes(tmp_path: Path) -> None:
     assert last.notes == (said,)
     told = [event.text for event in events if isinstance(event, Noted)]
     assert told == [said]
+
+
+def test_a_run_in_parts_goes_on_in_as_many(tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
+    """Memory that ran out before the stop need not run out after it: the parts are the run's, not the moment's."""
+
+    def net(most: int) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(Narrow(most), nn.Flatten(), nn.Linear(64, 10))
+
+    pins: dict[str, Any] = {"precision": "float32", "layout": "nchw", "threads": 1}
+    recipe = settle(Recipe(data="digits"), epochs=2, size=8, batch_size=64, lr=0.1, **pins)
+    *_, whole = run(recipe, out=tmp_path / "whole", model=net(20))
+    stopped = None
+    for event in run(recipe, out=tmp_path / "parted", model=net(20)):
+        if isinstance(event, Epoch):
+            os.kill(os.getpid(), signal.SIGTERM)
+        stopped = event
+    assert isinstance(stopped, Run)
+    assert stopped.stopped
+    *_, resumed = resume(stopped.folder, model=net(1000))
+    assert isinstance(whole, Run)
+    assert isinstance(resumed, Run)
+    weights = [one.folder.joinpath("bundle/model.safetensors").read_bytes() for one in (whole, resumed)]
+    assert weights[0] == weights[1]
+    assert resumed.notes == whole.notes
+    record_property("fault", {"fault": "memory run out, and stopped", "resumed": 1, "killed": False, "lost": False})
 
 
 BOUNDED = """

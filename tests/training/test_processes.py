@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -134,7 +134,7 @@ def same_runs(first: Path, second: Path) -> None:
     assert (first / "bundle/model.safetensors").read_bytes() == (second / "bundle/model.safetensors").read_bytes()
 
 
-def test_a_worker_killed_loses_nothing(tmp_path: Path) -> None:
+def test_a_worker_killed_loses_nothing(tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
     code, said = ended(tmp_path, *TRAIN, "--out", "whole", "--json")
     assert code == 0, said
     # One document, and each line of the progress once.
@@ -150,6 +150,8 @@ def test_a_worker_killed_loses_nothing(tmp_path: Path) -> None:
     # The other process says what has happened, and the second start goes on with the run of the first.
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["digits-lenet5-1"]
     same_runs(tmp_path / "whole", tmp_path / "runs/digits-lenet5-1")
+    fault = "one of two processes killed, started again by torchrun"
+    record_property("fault", {"fault": fault, "resumed": 1, "killed": True, "lost": False})
 
 
 @pytest.mark.slow
