@@ -108,6 +108,8 @@ class Optimisation:
     """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or two: adam+sgd@0.6."""
     lr: float | Literal["find"] | None = None
     """The highest rate; find: by a sweep."""
+    bias_rate: float | None = None
+    """Rate of the normalisations' shifts, times that of the weights: 16 for quick, else 1."""
     lr_decay_by_depth: float | None = None
     """Rate of each layer or block, of that above it: 0.8, say."""
     schedule: str = "onecycle"
@@ -136,6 +138,8 @@ class Optimisation:
             raise UsageError(
                 f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
+        if self.bias_rate is not None and not (math.isfinite(self.bias_rate) and self.bias_rate > 0):
+            raise UsageError(f"--bias-rate {self.bias_rate:g}: expected a number above 0, such as 16")
         if self.lr_decay_by_depth is not None:
             _between("--lr-decay-by-depth", self.lr_decay_by_depth, 0, 1, low_open=True)
         if self.balance == "weights" and self.loss in {"mse", "custom"}:

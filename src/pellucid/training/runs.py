@@ -20,7 +20,7 @@ from pellucid.errors import DataError, UsageError
 from pellucid.files import alone_in, clear_unfinished, put, put_new, read_json, staged, write_json
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.training.events import Event, Run, Started, Understood
-from pellucid.training.first import first_variances, show_first
+from pellucid.training.first import first_variances, look, show_first
 from pellucid.training.leave import environment
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
@@ -180,6 +180,8 @@ def _set_up(
     )
     if model is None:
         model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
+        if task.weights is None and recipe.optimisation.init is None:
+            look(model, batches)
     variances = None
     if recipe.optimisation.init is not None:
         nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)

@@ -31,6 +31,7 @@ from pellucid.training.loop import NotFiniteError, Training
 from pellucid.training.machine import computing
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.nonsense import BadStep, forward_fault, update_fault, weights_are_numbers
+from pellucid.training.optimise import rate_of
 from pellucid.training.pictures import REPORT
 from pellucid.training.prepare import Task
 from pellucid.training.top import put_on_head
@@ -127,7 +128,7 @@ class Session:
         self._refuse_nonsense()
         if training.epoch + 1 == epoch:
             return  # interrupted inside the epoch: its line is written when it is whole
-        rate = max(group["lr"] for group in training.optimizer.param_groups)
+        rate = rate_of(training.optimizer)
         row = {**self._scores(epoch), "lr": rate, "seconds": 0.0, "images_per_second": round(speed, 1)}
         row["seconds"] = round(self._spent(), 3)
         self.history.append(row)
