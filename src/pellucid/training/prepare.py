@@ -101,10 +101,10 @@ def prepare(recipe: Recipe, model: nn.Module | None = None, *, mismatch: bool = 
         weights=None if published is None else published.pinned,
         lr=None if recipe.head_alone else "find" if recipe.optimisation.lr == "find" else rate,
         bias_rate=None if recipe.head_alone else usual_bias_rate(recipe),
-        epochs=None if recipe.head_alone else recipe.optimisation.epochs or usual_epochs(len(train)),
+        epochs=_epochs(recipe, len(train)),
         batch_size=batch_size,
     )
-    if not recipe.head_alone:
+    if not recipe.head_alone and recipe.optimisation.budget is None:
         refuse_misfits(recipe, len(train))
     teacher = None
     if recipe.regularisation.teacher is not None:
@@ -197,6 +197,13 @@ def _agreed(recipe: Recipe, height: int | None, width: int | None) -> int:
                 "without a size"
             )
     return size
+
+
+def _epochs(recipe: Recipe, pictures: int) -> int | None:
+    """The epochs given, else the usual ones; None where they are still to be found, or there are none."""
+    if recipe.head_alone or recipe.optimisation.budget is not None:
+        return None
+    return recipe.optimisation.epochs or usual_epochs(pictures)
 
 
 def _splits(source: Source, recipe: Recipe, seen: Set[str] = frozenset()) -> tuple[Images, Images, bool]:
