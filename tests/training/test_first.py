@@ -23,11 +23,12 @@ def batches(*augment: str) -> Batches:
 
 
 def test_a_network_looks_at_training_pictures_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[torch.Tensor] = []
     model = nets.build("quick(2)", 3, (3, 8, 8), seed=0)
     monkeypatch.setattr(model, "look_at", seen.append)
     made = batches("flip", "shift")
     look(model, made)
+    assert isinstance(made.pixels_nhwc, torch.Tensor)
     x_nchw = made.preprocess.normalise(made.pixels_nhwc, torch.float32)
     assert torch.equal(seen[0], x_nchw)
     monkeypatch.setattr("pellucid.training.first.LOOKED_AT", 10)
