@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pellucid import nets
-from pellucid.nets.quick import LARGEST_MAP, SCALE, stem_stride
+from pellucid.nets.quick import LARGEST_MAP, LARGEST_STRIDE, SCALE, Block, stem_stride
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -61,18 +61,32 @@ def test_takes_images_of_many_sizes(height: int, width: int) -> None:
     nets.check(model, (3, height, width), 7)
 
 
-def test_the_stem_brings_large_images_down() -> None:
+def test_the_stem_brings_images_down_as_far_as_its_patches_stay_small() -> None:
     for side in range(8, 1000):
         stride = stem_stride(side)
-        assert -(-side // stride) <= LARGEST_MAP
+        assert stride <= LARGEST_STRIDE
+        assert stride == LARGEST_STRIDE or -(-side // stride) <= LARGEST_MAP
         assert stride == 1 or -(-side // (stride // 2)) > LARGEST_MAP
-    for side, stride in ((8, 1), (24, 1), (28, 2), (32, 2), (64, 4), (97, 8), (224, 16)):
+    for side, stride in ((8, 1), (24, 1), (28, 2), (32, 2), (48, 2), (64, 4), (224, 4)):
         conv = nets.build("quick(2)", 2, (3, side, 2 * side)).get_submodule("stem.conv")
         assert isinstance(conv, nn.Conv2d)
         assert (conv.stride[0], conv.kernel_size[0]) == (stride, 2 * stride)
     conv = nets.build("quick(2, stride=3)", 2, (3, 32, 32)).get_submodule("stem.conv")
     assert isinstance(conv, nn.Conv2d)
     assert (conv.stride, conv.kernel_size) == ((3, 3), (6, 6))
+
+
+@pytest.mark.parametrize(
+    ("side", "widths", "last"),
+    # Worked out by hand: the stem gives ⌊(side − 2·stride)/stride⌋ + 1, and each block ⌊half⌋ of that, down to 3.
+    [(32, [32, 64, 128], 3), (160, [32, 64, 128], 4), (224, [16, 32, 64, 128], 3), (512, [8, 16, 32, 64, 128], 3)],
+)
+def test_large_images_get_more_blocks_of_fewer_channels_in_front(side: int, widths: list[int], last: int) -> None:
+    model = nets.build("quick(32)", 2, (3, side, side), seed=0).eval()
+    blocks = [module for module in model if isinstance(module, Block)]
+    assert [block.conv.out_channels for block in blocks] == widths
+    y_nchw = model[: 1 + len(blocks)](images(1, 3, side, side))
+    assert tuple(y_nchw.shape[1:]) == (widths[-1], last, last)
 
 
 def test_a_patch_of_few_numbers_has_as_many_directions() -> None:

@@ -31,7 +31,7 @@ def test_a_network_looks_at_training_pictures_as_they_are(monkeypatch: pytest.Mo
     assert isinstance(made.pixels_nhwc, torch.Tensor)
     x_nchw = made.preprocess.normalise(made.pixels_nhwc, torch.float32)
     assert torch.equal(seen[0], x_nchw)
-    monkeypatch.setattr("pellucid.training.first.LOOKED_AT", 10)
+    monkeypatch.setattr("pellucid.training.first.LOOKED_AT", 10 * 8 * 8)
     look(model, made)
     assert seen[1].shape == (10, 3, 8, 8)
     assert all(any(torch.equal(x_chw, other) for other in x_nchw) for x_chw in seen[1])

@@ -32,13 +32,18 @@ from pellucid.nets.options import COUNT, Values, option, written
 from pellucid.nets.sizes import Shape, ShapeError, by
 from pellucid.nets.whitening import whitening
 
-#: Channels of the first block, unless given; each further block has twice as many.
+#: Channels of the third block from the last, unless given; each further block has twice as many.
 WIDTH = 64
+#: Blocks, at least; more where it takes more to halve the map down to `LAST_MAP`. They have fewer channels.
 BLOCKS = 3
+LAST_MAP = 4
+FEWEST_CHANNELS = 8
 #: Directions of a patch that the stem looks into, at most. Each is two of its filters.
 DIRECTIONS = 24
-#: The stem strides until the shorter side of its map is at most this, and takes patches of twice its stride.
+#: The stem strides until the shorter side of its map is at most this, and takes patches of twice its stride. Larger
+#: patches than 8×8 would have more numbers than can be told apart.
 LARGEST_MAP = 24
+LARGEST_STRIDE = 4
 #: Blocks pool while the shorter side of the map is above this.
 POOL_ABOVE = 3
 #: What the features are multiplied by on their way to the head: its weights then move slowly against the features.
@@ -59,7 +64,7 @@ class Quick(Family):
         return QuickNetwork(self.modules(classes, image), written(self, name), image, classes)
 
     def modules(self, classes: int, image: Shape) -> Modules:
-        """stem, block1 ... block3, pool, flatten, scale, head."""
+        """stem, block1 ... block3 or more, pool, flatten, scale, head."""
         C, H, W = image
         if min(H, W) < SMALLEST_IMAGE:
             raise ShapeError(
@@ -78,8 +83,10 @@ class Quick(Family):
         _draw_patches(stem)
         modules = Modules(stem=_named(conv=stem, relu=nn.ReLU()))
         side = (min(H, W) - kernel) // stride + 1
-        for number in range(BLOCKS):
-            width, pool = self.width * 2**number, side > POOL_ABOVE
+        blocks = max(BLOCKS, math.ceil(math.log2((side + 1) / (LAST_MAP + 1))))
+        for number in range(blocks):
+            width = max(FEWEST_CHANNELS, round(self.width * 2.0 ** (number + BLOCKS - blocks)))
+            pool = side > POOL_ABOVE
             modules[f"block{number + 1}"] = Block(channels, width, pool=pool)
             channels, side = width, side // 2 if pool else side
         head = nn.Linear(channels, classes)
@@ -118,9 +125,9 @@ class Block(nn.Module):
 
 
 def stem_stride(side: int) -> int:
-    """The smallest power of two that brings an image's shorter side down to `LARGEST_MAP`."""
+    """The smallest power of two that brings an image's shorter side down to `LARGEST_MAP`; 4 where none below does."""
     stride = 1
-    while math.ceil(side / stride) > LARGEST_MAP:
+    while stride < LARGEST_STRIDE and math.ceil(side / stride) > LARGEST_MAP:
         stride *= 2
     return stride
 

@@ -17,8 +17,8 @@ from pellucid.data.mix import Mixed, Target
 from pellucid.errors import PellucidError
 from pellucid.training.sweep import Sweep
 
-#: Training pictures that a network looks at before its first step, at most.
-LOOKED_AT = 2000
+#: Pixels of training pictures that a network looks at before its first step, at most: 2,048 pictures of 32×32.
+LOOKED_AT = 2**21
 
 #: Pictures on the sheet: the first of the first batch.
 SHEET = 16
@@ -37,7 +37,8 @@ def look(model: nn.Module, batches: Batches) -> None:
     The same ones for the same seed, so that a resumed run begins with the same network.
     """
     if isinstance(model, nets.Network):
-        chosen_n = np.sort(order(batches.seed, 0, len(batches.labels_n))[:LOOKED_AT])
+        H, W = batches.preprocess.size
+        chosen_n = np.sort(order(batches.seed, 0, len(batches.labels_n))[: max(1, LOOKED_AT // (H * W))])
         x_nhwc = gather(batches.pixels_nhwc, chosen_n, (), batches.seed, 0)
         model.look_at(batches.preprocess.normalise(x_nhwc, torch.float32))
 
