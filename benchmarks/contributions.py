@@ -49,13 +49,12 @@ class Arm:
 def learnt_stem(model: nets.Network) -> None:
     """Its filters drawn by He's rule and learnt; images are not looked at."""
     conv = cast("nn.Conv2d", model.get_submodule("stem.conv"))
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.kaiming_normal_(conv.weight.requires_grad_(True), nonlinearity="relu")
     model.look_at = lambda x_nchw: None  # type: ignore[method-assign]
 
 
 def random_directions(model: nets.Network) -> None:
     """The stem stays at the random directions that it begins with."""
-    model.get_parameter("stem.conv.weight").requires_grad_(False)
     model.look_at = lambda x_nchw: None  # type: ignore[method-assign]
 
 

@@ -113,6 +113,14 @@ def test_the_gradient_is_of_the_class_asked_for(explain: Any, trained: Path, pic
         assert document["value"] == pytest.approx(document["probabilities"][label] - 1, abs=1e-5)
 
 
+def test_gradients_are_of_the_runs_own_loss(explain: Any, picture: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"precision": "float32", "layout": "nchw", "threads": 1, "label_smoothing": 0.2}
+    run = pellucid.train("digits", net="lenet5", out=tmp_path / "smoothed", epochs=1, **settings).folder
+    document = json.loads(explain(run, picture, "fc2.grad[3]", "--label", "3", "--json")[1])
+    # A fifth of the label is spread over all ten classes.
+    assert document["value"] == pytest.approx(document["probabilities"]["3"] - 0.82, abs=1e-5)
+
+
 def test_the_next_step_is_the_optimisers_own(explain: Any, trained: Path, picture: Path) -> None:
     code, out, _ = explain(trained, picture, "conv1.weight.next[3,0,1,1]")
     assert code == 0

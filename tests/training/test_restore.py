@@ -14,8 +14,9 @@ from torch.nn import functional
 import pellucid
 from pellucid.errors import DataError
 from pellucid.explain.record import record
-from pellucid.files import read_tensors, read_tensors_metadata, write_tensors
-from pellucid.training.restore import last_step
+from pellucid.files import read_tensors, read_tensors_metadata, write_json, write_tensors
+from pellucid.training.losses import balanced, focal
+from pellucid.training.restore import last_step, own_loss
 
 PINS: dict[str, Any] = {
     "precision": "float32",
@@ -56,7 +57,8 @@ def test_every_rule_goes_on_as_the_engine_would(
     step = last_step(folder, model)
     assert step.optimizer is not None
     image, label = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3])
-    tape = record(model, image, 3, loss=step.loss, optimizer=step.optimizer, clip=step.clip)
+    loss, _ = own_loss(folder, tuple("0123456789"))
+    tape = record(model, image, 3, loss=loss, optimizer=step.optimizer, clip=step.clip)
     weight = "fc1.weight"
     assert tape.update is not None
     assert tape.update.parameters[weight].rule == rule
@@ -66,15 +68,39 @@ def test_every_rule_goes_on_as_the_engine_would(
         assert tape.why(f"{weight}.next{index}").relative < 1e-5
     # The same step, taken by the engine on a copy.
     mine, mover = copy.deepcopy((model, step.optimizer))
-    loss = functional.cross_entropy if step.loss is None else step.loss
     mover.zero_grad()
-    loss(mine(image), label).backward()  # type: ignore[no-untyped-call]
+    (loss or functional.cross_entropy)(mine(image), label).backward()  # type: ignore[no-untyped-call]
     if step.clip is not None and "norm" in step.clip:
         torch.nn.utils.clip_grad_norm_(mine.parameters(), step.clip["norm"])
     elif step.clip is not None:
         torch.nn.utils.clip_grad_value_(mine.parameters(), step.clip["value"])
     mover.step()
     np.testing.assert_array_equal(tape.after[weight], mine.get_parameter(weight).detach().numpy())
+
+
+def test_the_loss_is_the_runs_own_with_its_weights_of_classes(digits: Any) -> None:
+    folder, model = digits(loss="focal", balance="weights", val=0.2)
+    loss, _ = own_loss(folder, tuple("0123456789"))
+    assert loss is not None
+    image, label = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 1, 4, 1, 5])
+    rows = [line.split(",") for line in (folder / "images.csv").read_text().splitlines()[1:]]
+    counts = [sum(row[1:3] == [str(digit), "train"] for row in rows) for digit in range(10)]
+    assert sum(counts) > 100
+    with torch.no_grad():
+        expected = focal(model(image), label, weight_k=balanced(counts).float())
+        torch.testing.assert_close(loss(model(image), label), expected)
+
+
+def test_plain_cross_entropy_a_bundle_alone_and_a_loss_of_ones_own_are_recorded_as_cross_entropy(
+    digits: Any, tmp_path: Path
+) -> None:
+    folder, _ = digits()
+    assert own_loss(folder, "0123456789") == (None, [])
+    assert own_loss(folder / "bundle", "0123456789") == (None, [])
+    write_json(tmp_path / "recipe.json", {"data": "digits", "optimisation": {"loss": "custom"}})
+    loss, notes = own_loss(tmp_path, "0123456789")
+    assert loss is None
+    assert "the run's own is known to the program that trained it alone" in notes[0]
 
 
 def test_the_memory_is_the_checkpoints(digits: Any) -> None:

@@ -25,7 +25,7 @@ from pellucid.explain.path import Path as Chain
 from pellucid.explain.record import record
 from pellucid.files import write_text
 from pellucid.scores import softmax
-from pellucid.training.restore import Step, last_step
+from pellucid.training.restore import Step, last_step, own_loss
 
 #: Chains that `--json` lists of those from the answer down to the pixels.
 PATHS = 3
@@ -91,12 +91,13 @@ def ask(options: Explain) -> Asked:
             "--label names another class"
         )
     step = last_step(options.run, recogniser.model) if options.html or ".next" in options.address else Step()
-    notes += step.notes
+    loss, said = own_loss(options.run, recogniser.classes)
+    notes += said + step.notes
     tape = record(
         recogniser.model,
         x_nchw,
         label,
-        loss=step.loss,
+        loss=loss,
         optimizer=step.optimizer,
         clip=step.clip,
         pixels=_raw(recogniser, pixels_hwc),

@@ -127,6 +127,8 @@ class Verify:
 
     run: Run
     """A run folder, or a bundle."""
+    resume: bool = False
+    """Instead, train the run's recipe briefly twice, kill one inside an epoch, resume it, and compare every number."""
     json: Json = False
 
 

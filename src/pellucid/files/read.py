@@ -40,9 +40,12 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int) -> bytes:
     """
     path = Path(path)
     try:
-        regular_size(path, limit)
+        size = regular_size(path, limit)
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            # As much as there is: asking for the whole limit would take that much memory.
+            data = file.read(size + 1)
+            while len(data) <= limit and (more := file.read(MIB)):
+                data += more
     except OSError as error:
         raise not_read(error, path) from error
     if len(data) > limit:

@@ -79,7 +79,7 @@ class Quick(Family):
                 f"small for: write stride={stem_stride(min(H, W))} or leave it away"
             )
         channels = 2 * min(DIRECTIONS, C * kernel**2)
-        stem = nn.Conv2d(C, channels, kernel, stride=stride, bias=False)
+        stem = nn.Conv2d(C, channels, kernel, stride=stride, bias=False).requires_grad_(False)
         _draw_patches(stem)
         modules = Modules(stem=_named(conv=stem, relu=nn.ReLU()))
         side = (min(H, W) - kernel) // stride + 1
@@ -99,12 +99,11 @@ class QuickNetwork(Network):
     """`quick`, which looks at training images before its first step."""
 
     def look_at(self, x_nchw: torch.Tensor) -> None:
-        """Set the stem's filters to whiten the patches of these images (N, C, H, W), and hold them still."""
+        """Set the stem's filters to whiten the patches of these images (N, C, H, W)."""
         conv = cast("nn.Conv2d", self.get_submodule("stem.conv"))
         directions_okl = whitening(x_nchw, conv.kernel_size[0], conv.out_channels // 2)
         with torch.no_grad():
             conv.weight.copy_(torch.cat([directions_okl, -directions_okl]))
-        conv.weight.requires_grad_(False)
 
 
 class Block(nn.Module):

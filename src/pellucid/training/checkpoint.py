@@ -23,6 +23,9 @@ from pellucid.training.loop import Training
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
+#: The most bytes of a checkpoint that is read: the weights of a large network, four times over.
+LIMIT = 64 << 30
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -75,8 +78,8 @@ def load_checkpoint(folder: Path, training: Training) -> Found | None:
         if not path.is_file():
             continue
         try:
-            arrays = read_tensors(path, sealed=True)
-            metadata = read_tensors_metadata(path)
+            arrays = read_tensors(path, limit=LIMIT, sealed=True)
+            metadata = read_tensors_metadata(path, limit=LIMIT)
         except DataError as error:
             damage.append(error)
             continue

@@ -1,20 +1,22 @@
-"""The step that a finished run would take next: its loss, its optimiser with what that remembers, its clipping."""
+"""A finished run's loss, and the step it would take next: its optimiser with what that remembers, its clipping."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from pellucid.data.record import read_record
 from pellucid.errors import DataError
 from pellucid.files import read_lines, read_tensors, read_tensors_metadata
 from pellucid.recipe import Recipe, read_recipe
-from pellucid.training.checkpoint import LAST, load_optimizer
+from pellucid.training.checkpoint import LAST, LIMIT, load_optimizer
 from pellucid.training.finetune import freeze
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.optimise import make_optimizer
@@ -27,8 +29,6 @@ class Step:
     optimizer: torch.optim.Optimizer | None = None
     clip: Mapping[str, float] | None = None
     """{"norm": limit} or {"value": limit}."""
-    loss: Loss | None = None
-    """The run's own loss, where it is another than plain cross-entropy."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -50,10 +50,7 @@ def last_step(run: str | os.PathLike[str], model: nn.Module) -> Step:
     optimizer = _optimizer(checkpoint, model, recipe, int(last["step"]), int(last["epoch"]), float(last["lr"]))
     rules = recipe.regularisation
     clip = {"norm": rules.clip_norm, "value": rules.clip_value}
-    notes = []
-    if recipe.regularisation.teacher is not None:
-        notes.append("the loss is that against the label alone: training adds the teacher's answers")
-    notes += [
+    notes = [
         f"the step is that of the run's last one (epoch {last['epoch']}, learning rate {last['lr']:.3g}), taken with "
         "this picture alone"
     ]
@@ -62,9 +59,28 @@ def last_step(run: str | os.PathLike[str], model: nn.Module) -> Step:
     if rules.clip_norm and rules.clip_value:
         notes.append("training clips by value and then by norm; this clips by norm alone")
     kept = [(name, limit) for name, limit in clip.items() if limit is not None][:1]
-    plain = recipe.optimisation.loss == "cross-entropy" and not rules.label_smoothing
-    loss = None if plain or recipe.optimisation.loss == "custom" else make_loss(recipe)
-    return Step(optimizer, dict(kept) or None, loss, notes)
+    return Step(optimizer, dict(kept) or None, notes)
+
+
+def own_loss(run: str | os.PathLike[str], classes: Sequence[str]) -> tuple[Loss | None, list[str]]:
+    """The loss that a run made small, and notes on what of it cannot be had; None for plain cross-entropy.
+
+    A bundle alone does not say, and a loss of one's own is known to one's own program alone: cross-entropy then.
+    """
+    folder = Path(run)
+    if not (folder / "recipe.json").is_file():
+        return None, []
+    recipe = read_recipe(folder / "recipe.json")
+    if recipe.optimisation.loss == "custom":
+        return None, ["the loss is cross-entropy: the run's own is known to the program that trained it alone"]
+    notes = []
+    if recipe.regularisation.teacher is not None:
+        notes.append("the loss is that against the label alone: training adds the teacher's answers")
+    if recipe.optimisation.loss == "cross-entropy" and not recipe.regularisation.label_smoothing:
+        # Weights of classes cancel in the mean over one picture.
+        return None, notes
+    counts = Counter(row.label for row in read_record(folder) or () if row.split == "train")
+    return make_loss(recipe, [counts[name] for name in classes]), notes
 
 
 def _optimizer(
@@ -79,9 +95,11 @@ def _optimizer(
     decay, by_depth = recipe.regularisation.weight_decay, recipe.optimisation.lr_decay_by_depth
     bias_rate = recipe.optimisation.bias_rate or 1.0
     optimizer = make_optimizer(model, stages[stage].optimizer, rate, decay, by_depth, bias_rate)
-    arrays = read_tensors(checkpoint)
+    arrays = read_tensors(checkpoint, limit=LIMIT)
     try:
-        load_optimizer(optimizer, arrays, json.loads(read_tensors_metadata(checkpoint)["state"])["optimizer"])
+        load_optimizer(
+            optimizer, arrays, json.loads(read_tensors_metadata(checkpoint, limit=LIMIT)["state"])["optimizer"]
+        )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{checkpoint}: not a checkpoint of this run ({error})") from error
     moments = [(p, value) for p, state in optimizer.state.items() for value in state.values()]

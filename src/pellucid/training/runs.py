@@ -191,10 +191,11 @@ def _set_up(
         made = model
         if made is None:
             made = nets.build(net, classes, _image(task), seed=recipe.seed)
-            if task.weights is None and recipe.optimisation.init is None:
-                look(made, batches)
         if recipe.optimisation.init is not None:
             nets.initialise(made, recipe.optimisation.init, seed=recipe.seed)
+        if model is None and task.weights is None:
+            look(made, batches)
+        if recipe.optimisation.init is not None:
             variances = first_variances(made.to(device), batches)
         begin(made, recipe, task.weights, task.source.classes)
         return made.to(device)

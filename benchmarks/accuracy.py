@@ -1,0 +1,178 @@
+"""Time to accuracy: how long a fixed recipe trains until the mean accuracy on test, over its seeds, reaches a bar.
+
+Of each arm the time from data on disk to the last step is counted, not the import of its libraries and not the look
+at the test pictures. Pellucid's recipe is fixed beforehand (chosen on val) and its whole run counts; the others' rates
+never change, so that each of their epochs is the end of a shorter recipe: theirs is the first epoch at which the mean
+crosses. The arms take turns, seed by seed, and nothing else runs.
+
+    python benchmarks/accuracy.py                       every bar
+    python benchmarks/accuracy.py --bars cifar10-71.6 --keras-python .venv/bin/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.data.load import load
+from pellucid.data.preprocess import Preprocess
+from pellucid.data.source import open_source
+from pellucid.training.leave import environment
+
+HERE = Path(__file__).parent
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An accuracy on the test pictures of a data set, and Pellucid's recipe for it."""
+
+    data: str
+    accuracy: float
+    flags: tuple[str, ...]
+    seeds: int
+    others: bool = False
+    """Whether the other arms run, too."""
+
+
+BARS = {
+    "cifar10-71.6": Bar("cifar10", 0.716, (), 5, others=True),
+    "cifar10-90": Bar("cifar10", 0.90, (), 3),
+    "cifar10-94": Bar("cifar10", 0.94, (), 1),
+    "fashion-mnist-91": Bar("fashion-mnist", 0.91, (), 5),
+    "mnist-99": Bar("mnist", 0.99, (), 5),
+}
+
+#: Arm -> (script, seeds, epochs that it may take, environment).
+OTHERS: dict[str, tuple[str, int, int, dict[str, str]]] = {
+    "keras-tensorflow": ("keras_accuracy.py", 5, 12, {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}),
+    "pytorch": ("pytorch_accuracy.py", 3, 12, {}),
+    "keras-jax": ("keras_accuracy.py", 1, 8, {"KERAS_BACKEND": "jax"}),
+}
+
+
+def arrays(data: str, folder: Path) -> Path:
+    """Train and test pictures as the other arms read them: one file of uint8 NHWC and labels."""
+    source = open_source(data)
+    parts: dict[str, Any] = {}
+    for split in ("train", "test"):
+        images = source.splits[split]
+        loaded = load(images, Preprocess((32, 32), source.resize, 3, (0.5,) * 3, (0.25,) * 3))
+        parts |= {f"{split}_pixels": np.asarray(loaded.pixels[:]), f"{split}_labels": loaded.labels}
+    if source.splits.get("val") is not None:
+        raise SystemExit(f"{data}: has a val split of its own, which the other arms would not see")
+    np.savez(folder / "data.npz", **parts)
+    return folder / "data.npz"
+
+
+def pellucid(bar: Bar, seed: int) -> dict[str, Any]:
+    """One run of Pellucid's fixed recipe."""
+    command = [sys.executable, str(HERE / "arms" / "pellucid_accuracy.py"), bar.data, str(seed), *bar.flags]
+    done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **WAITING}, text=True, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def other(name: str, python: str, path: Path, seed: int, epochs: int) -> dict[str, Any]:
+    """The epochs of one run of another arm."""
+    script, _, _, settings = OTHERS[name]
+    command = [python, str(HERE / "arms" / script), str(path), str(seed), str(epochs)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **settings}, text=True, check=True)
+    about, *rows = (json.loads(line) for line in done.stdout.splitlines())
+    return {**about, "epochs": rows}
+
+
+def crossing(runs: list[dict[str, Any]], accuracy: float) -> dict[str, Any] | None:
+    """The first epoch at which the mean accuracy of the seeds is at the bar, and the median of its seconds."""
+    for rows in zip(*(run["epochs"] for run in runs), strict=False):
+        mean = statistics.mean(row["accuracy"] for row in rows)
+        if mean >= accuracy:
+            seconds = [row["seconds"] for row in rows]
+            return {"epoch": rows[0]["epoch"], "mean_accuracy": mean, "seconds": spread(seconds)}
+    return None
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def measure(bar: Bar, names: list[str], pythons: dict[str, str], folder: Path, say: Any) -> dict[str, Any]:
+    """All arms of one bar, seed by seed in turn."""
+    ours: list[dict[str, Any]] = []
+    theirs: dict[str, list[dict[str, Any]]] = {name: [] for name in names if bar.others}
+    path = arrays(bar.data, folder) if theirs else None
+    for seed in range(bar.seeds):
+        ours.append(pellucid(bar, seed))
+        say(f"pellucid seed {seed}: {ours[-1]['accuracy']:.4f} after {ours[-1]['seconds']:.1f} s")
+        for name, runs in theirs.items():
+            _, seeds, epochs, _ = OTHERS[name]
+            if seed < seeds:
+                assert path is not None
+                runs.append(other(name, pythons[name], path, seed, epochs))
+                last = runs[-1]["epochs"][-1]
+                say(f"{name} seed {seed}: {last['accuracy']:.4f} after {last['seconds']:.1f} s")
+    accuracies = [run["accuracy"] for run in ours]
+    mean = statistics.mean(accuracies)
+    seconds = spread([run["seconds"] for run in ours])
+    found: dict[str, Any] = {
+        **asdict(bar),
+        "pellucid": {
+            "runs": ours,
+            "mean_accuracy": mean,
+            "sd": statistics.stdev(accuracies) if len(ours) > 1 else None,
+            "reached": mean >= bar.accuracy,
+            "seconds": seconds,
+        },
+        "others": {},
+    }
+    for name, runs in theirs.items():
+        crossed = crossing(runs, bar.accuracy)
+        ratio = None
+        if crossed is not None and mean >= bar.accuracy:
+            # Within a round: the same seed number, one arm after the other.
+            pairs = [run["epochs"][crossed["epoch"] - 1]["seconds"] / own["seconds"] for run, own in zip(runs, ours)]  # noqa: B905  (fewer seeds)
+            ratio = spread(pairs)
+        found["others"][name] = {"runs": runs, "crossed": crossed, "pellucid_sooner": ratio}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bars", nargs="+", default=list(BARS), choices=list(BARS))
+    parser.add_argument("--arms", nargs="*", default=list(OTHERS), choices=list(OTHERS))
+    parser.add_argument("--keras-python", default=str(HERE / ".venv" / "bin" / "python"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "accuracy.json")
+    chosen = parser.parse_args()
+    pythons = {name: chosen.keras_python if name.startswith("keras") else sys.executable for name in OTHERS}
+    known = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.is_file() else {"results": {}}
+    machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
+    for name in chosen.bars:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(BARS[name], chosen.arms, pythons, Path(folder), lambda text: print(text, file=sys.stderr))
+        # Each bar is kept when it is done: the last takes half an hour.
+        known = {
+            "what": "seconds of training to an accuracy on test",
+            "results": {
+                **known["results"],
+                name: {"date": datetime.now(UTC).date().isoformat(), "machine": machine, **result},
+            },
+        }
+        chosen.out.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        print(name, {key: result["pellucid"][key] for key in ("mean_accuracy", "sd", "reached", "seconds")})
+        print({arm: (it["crossed"], it["pellucid_sooner"]) for arm, it in result["others"].items()})
+
+
+if __name__ == "__main__":
+    main()
