@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pellucid.nets.layers import SameConv2d, SoftPool2d, SpatialPyramidPool2d, convolution
+from pellucid.nets.layers import SameConv2d, Scale, SoftPool2d, SpatialPyramidPool2d, convolution
 
 
 def by_loops(x_chw: np.ndarray, w_ockl: np.ndarray, stride: int, dilation: int) -> np.ndarray:
@@ -141,3 +141,9 @@ def test_the_bins_of_a_pyramid_are_the_papers(mean: bool) -> None:
         assert row.shape == (1, 2 * (16 + 9 + 1))
         np.testing.assert_allclose(row[0].numpy(), expected, rtol=0, atol=1e-12)
     assert "levels=(4, 3, 1)" in repr(SpatialPyramidPool2d(levels))
+
+
+def test_a_scale_multiplies_every_number_and_says_by_what() -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(Scale(0.5)(x), torch.tensor([[0.0, 0.5, 1.0], [1.5, 2.0, 2.5]]))
+    assert str(Scale(1 / 9)) == "Scale(0.1111)"

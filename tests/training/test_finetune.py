@@ -49,7 +49,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
         ("resnet18", 10, ["conv1", "bn1"], ["fc"]),
         ("resnet50(d=true)", 20, ["conv1.0", "conv1.1"], ["fc"]),
         ("googlenet", 13, ["conv1"], ["fc", "aux1", "aux2"]),
-        ("quick", 5, ["stem.conv", "stem.norm"], ["head"]),
+        ("quick", 5, ["stem.conv"], ["head"]),
         ("lenet5", 5, ["conv1"], ["fc2"]),
         ("lstm", 2, ["lstm"], ["fc"]),
     ],
@@ -99,13 +99,14 @@ def test_freezing_all_but_the_head_leaves_everything_else_to_the_bit() -> None:
 def test_freezing_the_first_units_leaves_them_and_their_statistics_to_the_bit(number: int) -> None:
     model = quick()
     still = ("stem.", "block1.", "block2.", "block3.")[:number]
+    scales = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     frozen = freeze(model, str(number))
     assert all(name.startswith(still) for name in frozen)
     before = state(model)
     take_steps(model, torch.optim.Adam(trainable(model), 0.01))
     after = moved(model, before)
-    # Everything above moves, its statistics included.
-    assert after == {name for name in before if not name.startswith(still)}
+    # Everything above moves, its statistics included, but for the scales that `quick` always holds at 1.
+    assert after == {name for name in before if not name.startswith((*still, *scales))}
 
 
 def test_statistics_would_move_if_the_loop_did_not_hold_them() -> None:
@@ -121,7 +122,7 @@ def test_only_frozen_normalisations_are_held() -> None:
     assert frozen_modules(model) == []
     freeze(model, 2)
     held = frozen_modules(model)
-    expected = [model.get_submodule(name) for name in ("stem.norm", "block1.norm", "block1.residual.norm")]
+    expected = [model.get_submodule(name) for name in ("block1.norm", "block1.residual.norm")]
     assert held == expected
     model.train()
     for module in held:
@@ -152,11 +153,11 @@ def test_freezing_nothing_is_allowed_and_freezing_everything_is_not() -> None:
 def test_rates_fall_by_the_factor_with_each_unit_down() -> None:
     model = quick()
     groups = depth_groups(model, 0.5)
-    assert [group.multiplier for group in groups] == [1, 0.5, 0.25, 0.125, 0.0625]
+    assert [group.multiplier for group in groups] == [1, 0.5, 0.25, 0.125]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tops = [{names[id(p)].partition(".")[0] for p in group.parameters} for group in groups]
-    assert tops == [{"head"}, {"block3"}, {"block2"}, {"block1"}, {"stem"}]
-    assert sum(len(group.parameters) for group in groups) == len(list(model.parameters()))
+    assert tops == [{"head"}, {"block3"}, {"block2"}, {"block1"}]
+    assert sum(len(group.parameters) for group in groups) == len(trainable(model)) == 14
 
 
 def test_frozen_units_count_for_the_distance() -> None:

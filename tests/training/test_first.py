@@ -8,11 +8,11 @@ import pytest
 import torch
 from matplotlib import font_manager
 
-from pellucid import draw
+from pellucid import draw, nets
 from pellucid.data.batches import Batches
 from pellucid.data.mix import Mixed
 from pellucid.data.preprocess import Preprocess
-from pellucid.training.first import captions, drawable, show_first
+from pellucid.training.first import captions, drawable, look, show_first
 
 
 def batches(*augment: str) -> Batches:
@@ -20,6 +20,23 @@ def batches(*augment: str) -> Batches:
     pixels = torch.randint(0, 256, (40, 8, 8, 3), generator=generator).to(torch.uint8)
     labels = torch.randint(0, 3, (40,), generator=generator)
     return Batches(pixels, labels, Preprocess((8, 8), "crop", 3, (0.5,) * 3, (0.5,) * 3), augment, 20, seed=4)
+
+
+def test_a_network_looks_at_training_pictures_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    model = nets.build("quick(2)", 3, (3, 8, 8), seed=0)
+    monkeypatch.setattr(model, "look_at", seen.append)
+    made = batches("flip", "shift")
+    look(model, made)
+    assert isinstance(made.pixels_nhwc, torch.Tensor)
+    x_nchw = made.preprocess.normalise(made.pixels_nhwc, torch.float32)
+    assert torch.equal(seen[0], x_nchw)
+    monkeypatch.setattr("pellucid.training.first.LOOKED_AT", 10 * 8 * 8)
+    look(model, made)
+    assert seen[1].shape == (10, 3, 8, 8)
+    assert all(any(torch.equal(x_chw, other) for other in x_nchw) for x_chw in seen[1])
+    look(torch.nn.Linear(2, 2), made)  # a network of one's own has nothing to look with
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("changes", [("flip", "shift"), ("mixup",)])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pellucid.recipe import Optimizer, Schedule
-from pellucid.training.optimise import learning_rate, make_optimizer, set_rate
+from pellucid.training.optimise import learning_rate, make_optimizer, rate_of, set_rate
 
 STEPS = 100
 
@@ -133,6 +133,38 @@ def test_lower_layers_have_lower_rates_and_the_same_rule_of_decay(name: Optimize
             assert found[id(parameter)]["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
     set_rate(optimizer, 0.4)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4, 0.4, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("by_depth", [None, 0.5])
+def test_the_shifts_of_normalisations_have_their_own_rate(by_depth: float | None) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(2, 3))
+    optimizer = make_optimizer(model, "nesterov", 0.1, 0.3, by_depth, bias_rate=16)
+    set_rate(optimizer, 0.2)
+    found = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        depth = 1.0 if by_depth is None or name.startswith("4") else by_depth
+        raised = 16 if name in {"1.bias", "2.bias"} else 1
+        assert found[id(parameter)]["lr"] == pytest.approx(0.2 * depth * raised), name
+        assert found[id(parameter)]["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
+    assert rate_of(optimizer) == 0.2
+
+
+def test_a_raised_step_is_so_many_times_as_long() -> None:
+    model = nn.BatchNorm1d(1)
+    optimizer = make_optimizer(model, "sgd", 0.1, 0.0, bias_rate=16)
+    model.weight.grad, model.bias.grad = torch.ones(1), torch.ones(1)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(1 - 0.1)
+    assert model.bias.item() == pytest.approx(-1.6)
+
+
+def test_the_rate_is_told_though_all_that_is_trained_lies_deep() -> None:
+    model = deep()
+    model.get_submodule("4").requires_grad_(False)
+    optimizer = make_optimizer(model, "sgd", 0.1, 0.0, 0.5)
+    set_rate(optimizer, 0.3)
+    assert rate_of(optimizer) == pytest.approx(0.3)
 
 
 def test_without_a_decay_by_depth_every_group_has_the_rate_itself() -> None:

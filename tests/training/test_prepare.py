@@ -18,7 +18,7 @@ from pellucid.data.preprocess import Preprocess
 from pellucid.data.record import Row, write_record
 from pellucid.data.split import digests
 from pellucid.errors import DataError, UsageError
-from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs
+from pellucid.recipe import Recipe, settle, usual, usual_batch_size, usual_epochs
 from pellucid.training.prepare import Task, name_of, prepare
 
 
@@ -149,6 +149,22 @@ def test_deep_plain_networks_start_at_a_tenth_of_the_usual_rate_unless_told(tmp_
     assert of(data, net="vgg11-bn").recipe.optimisation.lr == pytest.approx(0.005)
     assert of(data, net="vgg11-bn", lr=0.05).recipe.optimisation.lr == 0.05
     assert of(data, net="resnet20").recipe.optimisation.lr == 0.05
+
+
+def test_quick_has_a_rate_that_grows_with_the_batch_and_a_higher_one_for_its_shifts() -> None:
+    def rates(**settings: object) -> tuple[object, object]:
+        rules = of("digits", **settings).recipe.optimisation
+        return rules.lr, rules.bias_rate
+
+    rate, raised = usual.QUICK_RATE, usual.QUICK_BIAS_RATE
+    assert rates() == (128 * rate, raised)
+    assert rates(batch_size=32) == (32 * rate, raised)
+    assert rates(batch_size="all") == (usual.MOST * rate, raised)
+    assert rates(net="quick(8)", lr=0.3, bias_rate=2.0) == (0.3, 2.0)
+    # The rate was found for Nesterov's momentum; and adaptive steps are as long as their rate, whatever the gradient.
+    assert rates(optimizer="sgd") == (0.1, raised)
+    assert rates(optimizer="adam") == (0.001, 1.0)
+    assert rates(net="perceptron") == (0.05, 1.0)
 
 
 SHOWN = Preprocess((12, 12), "stretch", 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

@@ -59,7 +59,7 @@ def test_a_run_brings_its_mean_and_deviation_and_a_file_imagenets() -> None:
 def test_the_weights_are_put_in_and_it_is_said() -> None:
     model = quick(seed=0)
     said = begin(model, Recipe(), of_run(), CLASSES)
-    assert said == ("begins with the weights of runs/one (quick): 44 of the network's 44 tensors are taken over",)
+    assert said == ("begins with the weights of runs/one (quick): 39 of the network's 39 tensors are taken over",)
     assert all(torch.equal(value, of_run().tensors[name]) for name, value in model.state_dict().items())
 
 
@@ -92,7 +92,7 @@ def test_what_is_frozen_is_said_in_layers_and_parameters() -> None:
     assert 0 < trained < every
     assert said[-1] == f"frozen: 2 of 5 layers and blocks; {trained:,} of {every:,} parameters are trained"
     head = begin(quick(), settle(Recipe(), freeze="head"), of_run(), CLASSES)
-    assert head[-1].startswith("frozen: all but the classifier; 387 of ")
+    assert head[-1].startswith("frozen: all but the classifier; 771 of ")
 
 
 @pytest.mark.parametrize(

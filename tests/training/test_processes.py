@@ -189,6 +189,8 @@ def test_everything_else_a_run_can_do_works_or_is_refused_in_a_sentence(tmp_path
     assert said.count("the loss is no longer a number") == 1, said
     code, said = ended(tmp_path, *TRAIN, "--seeds", "3")
     assert said.count("leave torchrun away") >= 1, said
+    code, said = ended(tmp_path, "-m", "pellucid", "train", "digits", "--budget", "5")
+    assert said.count("--budget 5: is fitted by one process, and there are 2") == 1, said
     code, said = ended(tmp_path, "-m", "pellucid", "train", "digits", "--optimiser", "adam")
     assert 'Traceback (most recent call last):\n  File "/' not in said or "optimi" in said
     script = tmp_path / "script.py"

@@ -32,7 +32,7 @@ NET = "INPUT(1,8,8) -> CONV(4) -> POOL -> CONV(8) -> POOL -> FC(classes)"
 @pytest.fixture
 def digits(tmp_path: Path) -> Any:
     def train(**settings: Any) -> tuple[Path, Any]:
-        run = pellucid.train("digits", net=NET, out=tmp_path / "run", **PINS | settings)
+        run = pellucid.train("digits", out=tmp_path / "run", **{"net": NET} | PINS | settings)
         return run.folder, run.recogniser.model
 
     return train
@@ -137,3 +137,21 @@ def test_a_checkpoint_of_another_network_is_refused(digits: Any) -> None:
     write_tensors(path, forged, metadata)
     with pytest.raises(DataError, match=r"last\.safetensors"):
         last_step(folder, model)
+
+
+def test_quick_goes_on_with_its_shifts_at_their_own_rate_and_its_stem_held_still(digits: Any) -> None:
+    folder, model = digits(net="quick(4)", bias_rate=4.0)
+    step = last_step(folder, model)
+    assert step.optimizer is not None
+    rates = {id(p): group["lr"] for group in step.optimizer.param_groups for p in group["params"]}
+    held = {name for name, p in model.named_parameters() if id(p) not in rates}
+    assert held == {"stem.conv.weight", *(name for name in dict(model.named_parameters()) if "norm.weight" in name)}
+    usual = rates[id(model.get_parameter("head.weight"))]
+    assert rates[id(model.get_parameter("block1.norm.bias"))] == pytest.approx(4 * usual)
+    # The memory is that of each parameter's own.
+    arrays = read_tensors(folder / "checkpoints" / "last.safetensors")
+    saved = sorted(float(np.abs(value).sum()) for key, value in arrays.items() if key.startswith("optimizer."))
+    taken = sorted(float(state["momentum_buffer"].abs().sum()) for state in step.optimizer.state.values())
+    assert taken == pytest.approx(saved)
+    for parameter, state in step.optimizer.state.items():
+        assert state["momentum_buffer"].shape == parameter.shape

@@ -189,6 +189,39 @@ def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, small: Recipe, monke
     assert lines(resumed.folder) == lines(whole.folder)
 
 
+def test_quick_resumes_with_the_stem_that_its_training_pictures_gave_it(tmp_path: Path, small: Recipe) -> None:
+    small = settle(small, net="quick(4)", sample=0.2, batch_size=32)
+    whole = finish(run(small, out=tmp_path / "whole"))
+    stopped = None
+    for event in run(small, out=tmp_path / "parted"):
+        if isinstance(event, Started):
+            stem = event.model.get_parameter("stem.conv.weight").detach().clone()
+        if isinstance(event, Epoch):
+            os.kill(os.getpid(), signal.SIGINT)
+        stopped = event
+    assert isinstance(stopped, Run)
+    assert stopped.stopped
+    resumed = finish(resume(stopped.folder))
+    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
+    assert lines(resumed.folder) == lines(whole.folder)
+    # Whitening, held still, and in the bundle, which needs no pictures: 4 directions of 2×2 grey pixels, and opposites.
+    model = pellucid.load(whole.folder).model
+    assert torch.equal(model.get_parameter("stem.conv.weight"), stem)
+    assert (stem[:4].flatten(1) @ stem[:4].flatten(1).T).fill_diagonal_(0).abs().max() < 1e-4
+    assert pellucid.verify(whole.folder) < 1e-4
+
+
+def test_a_budget_becomes_epochs_and_a_width_that_the_recipe_keeps(tmp_path: Path, small: Recipe) -> None:
+    small = settle(small, net="quick", epochs=None, budget=0.3, sample=0.2, batch_size=32)
+    result = finish(run(small, out=tmp_path / "run"))
+    recipe = read_recipe(result.folder / "recipe.json")
+    assert recipe.net.startswith("quick(")
+    assert recipe.optimisation.budget is None
+    assert recipe.optimisation.epochs == len(lines(result.folder))
+    again = finish(run(recipe, out=tmp_path / "again"))
+    assert lines(again.folder) == lines(result.folder)
+
+
 def test_resuming_a_finished_run_changes_nothing(done: tuple[list[Event], Path]) -> None:
     before = {path: path.stat().st_mtime_ns for path in done[1].rglob("*") if path.is_file()}
     result = finish(resume(done[1]))
@@ -215,6 +248,15 @@ def test_resume_refuses_other_pictures(done: tuple[list[Event], Path], tmp_path:
     rows = (other / "images.csv").read_text("utf-8")
     (other / "images.csv").write_text(rows.replace("train-", "trian-").replace("train/", "trian/"), encoding="utf-8")
     with pytest.raises(DataError, match="its pictures are not those"):
+        finish(resume(other))
+
+
+def test_metrics_that_somebody_has_edited_are_refused(done: tuple[list[Event], Path], tmp_path: Path) -> None:
+    other = shutil.copytree(done[1], tmp_path / "run")
+    (other / "result.json").unlink()
+    with (other / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 5}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl: a line has no step; take that line out"):
         finish(resume(other))
 
 

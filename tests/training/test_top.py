@@ -25,8 +25,8 @@ def train() -> Shown:
 
 
 def untrained() -> Recogniser:
-    model = nets.build("quick", 10, (1, 8, 8), seed=0).eval()
-    return Recogniser(model, tuple("0123456789"), PREPROCESS, "quick")
+    model = nets.build("quick(32)", 10, (1, 8, 8), seed=0).eval()
+    return Recogniser(model, tuple("0123456789"), PREPROCESS, "quick(32)")
 
 
 @pytest.mark.parametrize("kind", ["svm", "tree", "forest", "knn"])

@@ -1,4 +1,4 @@
-"""The layers PyTorch lacks: a convolution whose `same` padding works at any stride, SoftPool, pyramid pooling."""
+"""The layers PyTorch lacks: a convolution whose `same` padding works at any stride, SoftPool, pyramid pools, scale."""
 
 from __future__ import annotations
 
@@ -99,6 +99,22 @@ class SoftPool2d(nn.Module):
     def extra_repr(self) -> str:
         """As torch's pools write themselves."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class Scale(nn.Module):
+    """Every number times the same one, which is not learnt."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The input times the factor."""
+        return x * self.factor
+
+    def extra_repr(self) -> str:
+        """The factor, to four digits."""
+        return f"{self.factor:.4g}"
 
 
 class SpatialPyramidPool2d(nn.Module):

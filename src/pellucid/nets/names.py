@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from pellucid.errors import UsageError, did_you_mean
-from pellucid.nets.family import Family, Modules
+from pellucid.nets.family import Family
 from pellucid.nets.googlenet import PaperGoogLeNet, TorchvisionGoogLeNet
 from pellucid.nets.grammar import Reader
 from pellucid.nets.mlp import MLP, Perceptron
-from pellucid.nets.quick import quick
+from pellucid.nets.quick import Quick
 from pellucid.nets.resnet import STAGES as RESNETS
 from pellucid.nets.resnet import CifarResNet, ResNet
 from pellucid.nets.rows import LSTM, Recurrent
-from pellucid.nets.sizes import Shape
 from pellucid.nets.vgg import STAGES as VGGS
 from pellucid.nets.vgg import VGG
 
@@ -36,15 +35,6 @@ CIFAR_CNN = (
 
 #: Height and width of the images that a named network was designed for.
 OWN_SIDES = {"lenet5": (32, 32)}
-
-
-@dataclass(frozen=True, slots=True)
-class Quick(Family):
-    """The default network."""
-
-    def modules(self, classes: int, image: Shape) -> Modules:
-        """See `pellucid.nets.quick`."""
-        return quick(classes, (image[0], image[1], image[2]))
 
 
 @dataclass(frozen=True, slots=True)

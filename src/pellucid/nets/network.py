@@ -41,6 +41,12 @@ class Network(nn.Sequential):
         """
         return self(x), []
 
+    def look_at(self, x_nchw: torch.Tensor) -> None:
+        """Take from training images (N, C, H, W), as they are shown to it, what is not learnt by steps.
+
+        For a training loop to call before its first step; of most networks nothing. `quick` sets its stem.
+        """
+
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:

@@ -29,7 +29,7 @@ from pellucid.recipe.settings import (
     Schedule,
     Stage,
 )
-from pellucid.recipe.usual import usual_batch_size, usual_epochs, usual_rate
+from pellucid.recipe.usual import usual_batch_size, usual_bias_rate, usual_epochs, usual_rate
 
 __all__ = [
     "LEARNING_RATES",
@@ -57,6 +57,7 @@ __all__ = [
     "settle",
     "to_toml",
     "usual_batch_size",
+    "usual_bias_rate",
     "usual_epochs",
     "usual_rate",
 ]

@@ -102,12 +102,16 @@ class Optimisation:
     """First weights: torch, uniform(0.1), truncated-normal(0.05), xavier, he, orthogonal."""
     epochs: int | None = None
     """10, or more where pictures are few."""
+    budget: float | None = None
+    """Seconds to train in, instead: as many epochs as fit, and quick as wide as is best."""
     batch_size: int | Literal["all"] | None = None
     """128, or fewer where pictures are few."""
     optimizer: str = "nesterov"
     """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or two: adam+sgd@0.6."""
     lr: float | Literal["find"] | None = None
     """The highest rate; find: by a sweep."""
+    bias_rate: float | None = None
+    """Rate of the normalisations' shifts, times that of the weights: 16 for quick, else 1."""
     lr_decay_by_depth: float | None = None
     """Rate of each layer or block, of that above it: 0.8, say."""
     schedule: str = "onecycle"
@@ -136,6 +140,15 @@ class Optimisation:
             raise UsageError(
                 f"--lr {self.lr:g}: a learning rate is above 0; a usual one for {self.stages[0].optimizer} is {usual}"
             )
+        if self.budget is not None:
+            if not (math.isfinite(self.budget) and self.budget > 0):
+                raise UsageError(f"--budget {self.budget:g}: expected seconds above 0, such as 30")
+            if self.epochs is not None:
+                raise UsageError(
+                    f"--budget {self.budget:g} and --epochs {self.epochs} both say how long to train: leave one away"
+                )
+        if self.bias_rate is not None and not (math.isfinite(self.bias_rate) and self.bias_rate > 0):
+            raise UsageError(f"--bias-rate {self.bias_rate:g}: expected a number above 0, such as 16")
         if self.lr_decay_by_depth is not None:
             _between("--lr-decay-by-depth", self.lr_decay_by_depth, 0, 1, low_open=True)
         if self.balance == "weights" and self.loss in {"mse", "custom"}:
@@ -320,7 +333,12 @@ class Recipe:
             )
         tuning: dict[str, object] = {"--freeze": self.freeze, "--lr-decay-by-depth": rules.lr_decay_by_depth}
         if self.head_alone:
-            tuning |= {"--epochs": rules.epochs, "--lr": rules.lr, "--patience": rules.patience}
+            tuning |= {
+                "--epochs": rules.epochs,
+                "--budget": rules.budget,
+                "--lr": rules.lr,
+                "--patience": rules.patience,
+            }
             tuning |= {"--teacher": self.regularisation.teacher}
         for flag, value in tuning.items():
             if value is not None:

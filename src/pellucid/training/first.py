@@ -6,13 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import nn
 
 from pellucid import draw, nets
-from pellucid.data.batches import WHOLE, Batches
+from pellucid.data.augment import gather
+from pellucid.data.batches import WHOLE, Batches, order
 from pellucid.data.mix import Mixed, Target
 from pellucid.errors import PellucidError
 from pellucid.training.sweep import Sweep
+
+#: Pixels of training pictures that a network looks at before its first step, at most: 2,048 pictures of 32×32.
+LOOKED_AT = 2**21
 
 #: Pictures on the sheet: the first of the first batch.
 SHEET = 16
@@ -23,6 +29,18 @@ def first_variances(model: nn.Module, batches: Batches) -> nets.Variances:
     x_nhwc, _ = next(batches.epoch(0))
     x_nchw = batches.preprocess.normalise(x_nhwc, next(model.parameters()).dtype)
     return nets.variances(model.train(), x_nchw)
+
+
+def look(model: nn.Module, batches: Batches) -> None:
+    """Let a network of ours look at training pictures, unchanged, before its first step: `Network.look_at`.
+
+    The same ones for the same seed, so that a resumed run begins with the same network.
+    """
+    if isinstance(model, nets.Network):
+        H, W = batches.preprocess.size
+        chosen_n = np.sort(order(batches.seed, 0, len(batches.labels_n))[: max(1, LOOKED_AT // (H * W))])
+        x_nhwc = gather(batches.pixels_nhwc, chosen_n, (), batches.seed, 0)
+        model.look_at(batches.preprocess.normalise(x_nhwc, torch.float32))
 
 
 def show_first(folder: Path, batches: Batches, classes: Sequence[str], found: Sweep | None) -> None:

@@ -334,8 +334,9 @@ class Training:
 
     def _stage_optimizer(self) -> torch.optim.Optimizer:
         name = self.recipe.optimisation.stages[self.stage].optimizer
-        decay = self.recipe.regularisation.weight_decay
-        return make_optimizer(self.model, name, self.rate, decay, self.recipe.optimisation.lr_decay_by_depth)
+        decay, rules = self.recipe.regularisation.weight_decay, self.recipe.optimisation
+        bias_rate = rules.bias_rate or 1.0
+        return make_optimizer(self.model, name, self.rate, decay, rules.lr_decay_by_depth, bias_rate)
 
     def _regularise_gradient(self) -> None:
         rules = self.recipe.regularisation

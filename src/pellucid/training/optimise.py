@@ -16,6 +16,7 @@ from pellucid.training.rmsprop import KerasRMSprop
 # The one-cycle schedule climbs from a fifth of its peak over this share of the run, then falls to zero in a line.
 _ONECYCLE_START, _ONECYCLE_CLIMB = 0.2, 0.2
 _WARMUP = 0.05
+_NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 # Where torch has one kernel for the whole update it takes a third of the time of the loop over the formula's parts.
 _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
@@ -36,13 +37,19 @@ def decayed(model: nn.Module) -> list[nn.Parameter]:
 
 
 def make_optimizer(
-    model: nn.Module, optimizer: Optimizer, lr: float, weight_decay: float, lr_decay_by_depth: float | None = None
+    model: nn.Module,
+    optimizer: Optimizer,
+    lr: float,
+    weight_decay: float,
+    lr_decay_by_depth: float | None = None,
+    bias_rate: float = 1.0,
 ) -> torch.optim.Optimizer:
     """The optimiser of that name, over the model's trainable parameters.
 
     Weight decay pulls on matrices and filters only: on a bias or a normalisation's scale it takes away what the layer
     needs and regularises nothing (He et al. 2019, Bag of Tricks, section 3.1). With `lr_decay_by_depth` lower layers
-    have lower rates, see `depth_groups`. `set_rate` goes by what each group notes of that.
+    have lower rates, see `depth_groups`. The shifts of normalisations have `bias_rate` times the others' rate.
+    `set_rate` goes by what each group notes of both.
     """
     parts = (
         [Group([parameter for parameter in model.parameters() if parameter.requires_grad], 1.0)]
@@ -52,17 +59,34 @@ def make_optimizer(
     groups: list[dict[str, Any]] = []
     for part in parts:
         shared = {"lr": lr * part.multiplier, "multiplier": part.multiplier}
+        raised = {id(shift) for shift in _shifts(model)} if bias_rate != 1 else set()
         matrices = [parameter for parameter in part.parameters if parameter.ndim > 1]
-        others = [parameter for parameter in part.parameters if parameter.ndim <= 1]
+        others = [parameter for parameter in part.parameters if parameter.ndim <= 1 and id(parameter) not in raised]
+        shifts = [parameter for parameter in part.parameters if id(parameter) in raised]
         groups.append({"params": matrices, "weight_decay": weight_decay, **shared})
         groups.append({"params": others, "weight_decay": 0.0, **shared})
+        shared = {"lr": lr * part.multiplier * bias_rate, "multiplier": part.multiplier * bias_rate}
+        groups.append({"params": shifts, "weight_decay": 0.0, **shared})
     return _MAKERS[optimizer]([group for group in groups if group["params"]], lr=lr)
+
+
+def _shifts(model: nn.Module) -> list[nn.Parameter]:
+    """What normalisations add to each channel."""
+    modules = (module for module in model.modules() if isinstance(module, _NORMALISATIONS))
+    return [bias for module in modules if (bias := module._parameters["bias"]) is not None and bias.ndim == 1]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of the next step, in each group times that group's multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiplier"]
+
+
+def rate_of(optimizer: torch.optim.Optimizer) -> float:
+    """The rate that `set_rate` set last."""
+    groups = optimizer.param_groups
+    plain = next((group["lr"] for group in groups if group["multiplier"] == 1), None)
+    return float(groups[0]["lr"] / groups[0]["multiplier"] if plain is None else plain)
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, halving: int | None = None) -> float:

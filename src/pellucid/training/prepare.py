@@ -21,7 +21,7 @@ from pellucid.data.source import Images, Source, Understanding, open_source, und
 from pellucid.data.split import digests, sample, stratified
 from pellucid.errors import DataError, UsageError
 from pellucid.nets.initialise import read_initialiser
-from pellucid.recipe import Recipe, settle, usual_batch_size, usual_epochs, usual_rate
+from pellucid.recipe import Recipe, settle, usual_batch_size, usual_bias_rate, usual_epochs, usual_rate
 from pellucid.training.distil import Teacher, open_teacher
 from pellucid.training.lopsided import suggestion
 from pellucid.training.misfits import refuse_misfits
@@ -90,6 +90,8 @@ def prepare(recipe: Recipe, model: nn.Module | None = None, *, mismatch: bool = 
         notes += (f"{known_already:,} of the {len(val):,} val pictures were trained on before: val flatters",)
     notes += suggestion(recipe, [source.classes[label] for label in train.labels.tolist()])
     augment = () if recipe.head_alone else recipe.pictures.augment
+    batch_size = recipe.optimisation.batch_size or usual_batch_size(len(train))
+    rate = usual_rate(recipe, len(train) if batch_size == "all" else batch_size)
     recipe = settle(
         recipe,
         data=recipe.data if source.kind == "named" else str(Path(recipe.data).absolute()),
@@ -97,11 +99,12 @@ def prepare(recipe: Recipe, model: nn.Module | None = None, *, mismatch: bool = 
         resize=preprocess.resize,
         augment=(("flip", "shift") if source.flip else ("shift",)) if augment is None else augment,
         weights=None if published is None else published.pinned,
-        lr=None if recipe.head_alone else "find" if recipe.optimisation.lr == "find" else usual_rate(recipe),
-        epochs=None if recipe.head_alone else recipe.optimisation.epochs or usual_epochs(len(train)),
-        batch_size=recipe.optimisation.batch_size or usual_batch_size(len(train)),
+        lr=None if recipe.head_alone else "find" if recipe.optimisation.lr == "find" else rate,
+        bias_rate=None if recipe.head_alone else usual_bias_rate(recipe),
+        epochs=_epochs(recipe, len(train)),
+        batch_size=batch_size,
     )
-    if not recipe.head_alone:
+    if not recipe.head_alone and recipe.optimisation.budget is None:
         refuse_misfits(recipe, len(train))
     teacher = None
     if recipe.regularisation.teacher is not None:
@@ -194,6 +197,13 @@ def _agreed(recipe: Recipe, height: int | None, width: int | None) -> int:
                 "without a size"
             )
     return size
+
+
+def _epochs(recipe: Recipe, pictures: int) -> int | None:
+    """The epochs given, else the usual ones; None where they are still to be found, or there are none."""
+    if recipe.head_alone or recipe.optimisation.budget is not None:
+        return None
+    return recipe.optimisation.epochs or usual_epochs(pictures)
 
 
 def _splits(source: Source, recipe: Recipe, seen: Set[str] = frozenset()) -> tuple[Images, Images, bool]:

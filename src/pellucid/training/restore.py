@@ -102,7 +102,8 @@ def _optimizer(
     if recipe.freeze is not None:
         freeze(model, recipe.freeze)
     decay, by_depth = recipe.regularisation.weight_decay, recipe.optimisation.lr_decay_by_depth
-    optimizer = make_optimizer(model, stages[stage].optimizer, rate, decay, by_depth)
+    bias_rate = recipe.optimisation.bias_rate or 1.0
+    optimizer = make_optimizer(model, stages[stage].optimizer, rate, decay, by_depth, bias_rate)
     arrays = read_tensors(checkpoint, limit=LIMIT)
     try:
         load_optimizer(

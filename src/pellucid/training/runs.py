@@ -20,13 +20,15 @@ from pellucid.errors import DataError, UsageError
 from pellucid.files import alone_in, clear_unfinished, put, put_new, staged, write_json
 from pellucid.recipe import Recipe, read_recipe, settle, usual_batch_size
 from pellucid.training import processes, restart
+from pellucid.training.budget import fit_budget
 from pellucid.training.clock import Clock
 from pellucid.training.events import Event, Started, Understood
-from pellucid.training.first import first_variances, show_first
+from pellucid.training.first import first_variances, look, show_first
 from pellucid.training.leave import environment
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
+from pellucid.training.misfits import refuse_misfits
 from pellucid.training.pictures import Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
 from pellucid.training.pretrained import begin
@@ -81,16 +83,24 @@ def _run(
         return
     with processes.leader_first():
         recipe = _named(recipe, model, loss)
+        if processes.several() and recipe.optimisation.budget is not None:
+            raise UsageError(
+                f"--budget {recipe.optimisation.budget:g}: is fitted by one process, and there are {processes.size()}; "
+                "give --epochs, or leave torchrun away"
+            )
         wanted = out if callable(out) or out is None else _free(Path(out))
         task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
     with processes.leader_first():
         shown = yield from pictures(task, terms)
     task, train, val = shown.task, shown.train, shown.val
-    training, measured, variances = _set_up(task, train, model, loss, measure)
+    training, measured, variances = _set_up(task, train, val, model, loss, measure)
     found = _found(training)
     recipe = settle(
         task.recipe,
+        net=training.recipe.net,
+        epochs=training.recipe.optimisation.epochs,
+        budget=None,
         precision=training.recipe.engine.precision,
         layout=training.recipe.engine.layout,
         threads=training.recipe.engine.threads,
@@ -155,7 +165,7 @@ def _resume(
             f"{recipe.data}: its pictures are not those that {folder} began with (compare {folder / 'images.csv'}); "
             "put them back, or train anew with --recipe"
         )
-    training, measured, _ = _set_up(task, train, model, loss, measure=False)
+    training, measured, _ = _set_up(task, train, val, model, loss, measure=False)
     training.clock = Clock(training.batches.device) if profile else None
     restart.refuse_other_batches(folder, training.batches)
     with _alone(folder):
@@ -199,7 +209,7 @@ def _free(out: Path) -> Path:
 
 
 def _set_up(
-    task: Task, train: Shown, model: nn.Module | None, loss: Loss | None, measure: bool
+    task: Task, train: Shown, val: Shown, model: nn.Module | None, loss: Loss | None, measure: bool
 ) -> tuple[Training, Measured, nets.Variances | None]:
     """The network in training, on its device, in the engine that is quickest here.
 
@@ -219,22 +229,37 @@ def _set_up(
         shard=Shard(processes.rank(), processes.size()),
     )
     restart.refuse_small_batches(batches)
-    if model is None:
-        model = nets.build(recipe.net, classes, _image(task), seed=recipe.seed)
     variances = None
-    if recipe.optimisation.init is not None:
-        nets.initialise(model, recipe.optimisation.init, seed=recipe.seed)
-        variances = first_variances(model.to(device), dataclasses.replace(batches, shard=WHOLE))
-    begin(model, recipe, task.weights, task.source.classes)
+
+    def begun(net: str) -> nn.Module:
+        """The network of that name, or one's own, with its first weights."""
+        nonlocal variances
+        made = model
+        if made is None:
+            made = nets.build(net, classes, _image(task), seed=recipe.seed)
+        if recipe.optimisation.init is not None:
+            nets.initialise(made, recipe.optimisation.init, seed=recipe.seed)
+        if model is None and task.weights is None:
+            look(made, batches)
+        if recipe.optimisation.init is not None:
+            variances = first_variances(made.to(device), dataclasses.replace(batches, shard=WHOLE))
+        begin(made, recipe, task.weights, task.source.classes)
+        return made.to(device)
+
     loss = loss or make_loss(recipe, np.bincount(train.labels, minlength=classes).tolist())
-    if recipe.head_alone:
-        measured = Measured(untried(recipe.engine), (), remembered=False)
+    if recipe.optimisation.budget is not None:
+        fitted = fit_budget(recipe, begun, batches, val, loss, again=measure)
+        recipe, network, measured = fitted.recipe, fitted.model, fitted.measured
+        refuse_misfits(recipe, len(train.labels))
+    elif recipe.head_alone:
+        network, measured = begun(recipe.net), Measured(untried(recipe.engine), (), remembered=False)
     else:
-        measured = choose_together(model.to(device), batches, recipe, loss, again=measure)
+        network = begun(recipe.net)
+        measured = choose_together(network, batches, recipe, loss, again=measure)
     recipe = dataclasses.replace(recipe, engine=measured.engine)
     if task.teacher is not None:
         task.teacher.model.to(device)
-    training = Training(place(model, measured.engine, device), batches, recipe, loss, task.teacher)
+    training = Training(place(network, measured.engine, device), batches, recipe, loss, task.teacher)
     return training, measured, variances
 
 

@@ -35,6 +35,7 @@ from pellucid.training.loop import NotFiniteError, Training
 from pellucid.training.machine import computing, unsteady
 from pellucid.training.monitor import best, lowered, waited
 from pellucid.training.nonsense import BadStep, forward_fault, update_fault, weights_are_numbers
+from pellucid.training.optimise import rate_of
 from pellucid.training.peak import matrix_rate, step_flop
 from pellucid.training.pictures import REPORT
 from pellucid.training.prepare import Task
@@ -102,6 +103,8 @@ class Session:
         if metrics.exists():
             # A line written after the checkpoint will be written again.
             written = read_lines(metrics)
+            if not all(isinstance(row.get("step"), int) for row in written):
+                raise DataError(f"{metrics}: a line has no step; take that line out, and the run trains it again")
             if found is None and written:
                 yield Noted(f"{self.folder / 'checkpoints'} has no checkpoint, so it begins again at the first step")
             self.history = [row for row in written if row["step"] <= self.training.step]
@@ -179,7 +182,7 @@ class Session:
         self._refuse_nonsense()
         if training.epoch + 1 == epoch:
             return  # interrupted inside the epoch: its line is written when it is whole
-        rate = max(group["lr"] for group in training.optimizer.param_groups)
+        rate = rate_of(training.optimizer)
         row = {**self._scores(epoch), "lr": rate, "seconds": 0.0, "images_per_second": round(speed, 1)}
         row["seconds"] = round(self._spent(), 3)
         self.history.append(row)

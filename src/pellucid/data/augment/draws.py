@@ -88,8 +88,14 @@ class Draws:
         return self.index_n if self.place_n is None else self.place_n
 
     def flips(self) -> NDArray[np.bool_]:
-        """Whether each picture is mirrored."""
-        return self.unit(Stream.FLIP) < 0.5
+        """Whether each picture is mirrored: half of them in even epochs, the others in odd ones.
+
+        So both sides of a picture are seen equally often, and never one of them twice in a row (Jordan, "94% on
+        CIFAR-10 in 3.29 seconds on a single GPU", 2024).
+        """
+        first_n = uniform(self.seed, 0, self.index_n, Stream.FLIP) < 0.5
+        flipped_n: NDArray[np.bool_] = first_n ^ (np.asarray(self.epoch) % 2 == 1)
+        return flipped_n
 
     def offsets(self, stream: Stream, most: int) -> NDArray[np.int64]:
         """A whole number from −most to most for each picture."""
