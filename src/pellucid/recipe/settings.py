@@ -103,7 +103,7 @@ class Optimisation:
     epochs: int | None = None
     """10, or more where pictures are few."""
     budget: float | None = None
-    """Seconds to train in, instead: as many epochs as fit, and quick as wide as is best."""
+    """Or seconds to train in."""
     batch_size: int | Literal["all"] | None = None
     """128, or fewer where pictures are few."""
     optimizer: str = "nesterov"
@@ -111,7 +111,7 @@ class Optimisation:
     lr: float | Literal["find"] | None = None
     """The highest rate; find: by a sweep."""
     bias_rate: float | None = None
-    """Rate of the normalisations' shifts, times that of the weights: 16 for quick, else 1."""
+    """Of normalisations, times lr."""
     lr_decay_by_depth: float | None = None
     """Rate of each layer or block, of that above it: 0.8, say."""
     schedule: str = "onecycle"
