@@ -80,11 +80,11 @@ class Pictures:
     augment: tuple[Augmentation, ...] | None = None
     """Random changes (docs/augmentation.md), by the data unless given; nothing after the flag: none."""
     normalise: Normalise = "data"
-    """Mean 0, deviation 1 (data), or 0 to 1."""
+    """Mean 0, sd 1 (data), or 0 to 1."""
     sample: float = 1.0
     """Train on this share of every class."""
     val: float = 0.1
-    """Share held out for validation, if the data has no split."""
+    """Share held out where there is no val."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -279,7 +279,7 @@ class Recipe:
     weights: str | None = None
     """Begin with trained ones: a RUN, a .safetensors or .pth file, hf:owner/name."""
     freeze: int | Literal["head"] | None = None
-    """Hold so many layers still, or all but the head."""
+    """Layers held still; head: all but it."""
     head: str | None = None
     """svm, tree, forest or knn on top; with --weights, instead of training."""
     pictures: Pictures = field(default_factory=Pictures)
