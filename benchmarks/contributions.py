@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     arms = [arm for arm in ARMS if arm.name in {"whole", *(options.parts or [arm.name for arm in ARMS])}]
-    first = trained(ARMS[0], {"budget": options.seconds, "measure": True})
+    first = trained(ARMS[0], {"budget": options.seconds})
     recipe = first["recipe"]
     settled = {
         "net": recipe["net"],

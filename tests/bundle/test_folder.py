@@ -48,7 +48,7 @@ def raw(seed: int, kind: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
-def recogniser(dtype: torch.dtype = torch.float32, net: str = "quick") -> Recogniser:
+def recogniser(dtype: torch.dtype = torch.float32, net: str = "quick(32)") -> Recogniser:
     model = nets.build(net, 2, (3, 24, 24), seed=3).to(dtype).eval()
     return Recogniser(model, CLASSES, PREPROCESS, net)
 
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("net", ["quick", "INPUT -> [CONV(4) -> POOL]*2 -> FC(classes)"])
+@pytest.mark.parametrize("net", ["quick(32)", "INPUT -> [CONV(4) -> POOL]*2 -> FC(classes)"])
 def test_a_network_comes_back_to_the_bit(tmp_path: Path, dtype: torch.dtype, net: str) -> None:
     saved = recogniser(dtype, net)
     save(saved, tmp_path, examples=[("1.jpg", raw(1))], facts=FACTS)

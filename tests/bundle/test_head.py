@@ -38,7 +38,7 @@ class Digits:
         assert splits["test"].pixels is not None
         self.x, self.y = splits["train"].pixels, splits["train"].labels
         self.test_x, self.test_y = splits["test"].pixels, splits["test"].labels
-        self.model = nets.build("quick", 10, (1, 8, 8), seed=0)
+        self.model = nets.build("quick(32)", 10, (1, 8, 8), seed=0)
         optimizer = torch.optim.Adam(self.model.parameters(), 0.003)
         for step in range(40):
             at = np.random.default_rng(step).integers(0, len(self.x), 64)
@@ -171,7 +171,7 @@ def test_a_head_answers_in_the_networks_place(digits: Digits, fitted: Callable[[
     logits = infer(model, PREPROCESS, digits.test_x)
     expected = fitted(kind).probabilities(digits.test_features)
     assert np.array_equal(logits, np.log(np.maximum(expected, FLOOR)))
-    recogniser = Recogniser(model, tuple("0123456789"), PREPROCESS, "quick")
+    recogniser = Recogniser(model, tuple("0123456789"), PREPROCESS, "quick(32)")
     found = recogniser.probabilities(digits.test_x)
     assert found == pytest.approx(expected, abs=1e-5)
     assert np.isfinite(logits).all()
@@ -185,7 +185,7 @@ def test_a_head_answers_in_the_networks_place(digits: Digits, fitted: Callable[[
 
 def test_a_head_that_does_not_fit_is_refused(digits: Digits, fitted: Callable[[str], Head]) -> None:
     with pytest.raises(DataError, match="the head is for 128 features and 10 classes, and head of the network has"):
-        attach(nets.build("quick", 3, (1, 8, 8)), fitted("tree"))
+        attach(nets.build("quick(32)", 3, (1, 8, 8)), fitted("tree"))
     with pytest.raises(DataError, match=r"features of shape \(2, 5\): expected pictures × 128"):
         fitted("tree").probabilities(np.zeros((2, 5), np.float32))
     with pytest.raises(DataError, match="hold values that are no numbers"):
@@ -231,7 +231,7 @@ def shown(pixels: NDArray[np.uint8], path: Path) -> Path:
 
 def test_a_head_predicts_files(digits: Digits, fitted: Callable[[str], Head], tmp_path: Path) -> None:
     model = attach(copy.deepcopy(digits.model), fitted("knn"))
-    recogniser = Recogniser(model, tuple("0123456789"), PREPROCESS, "quick")
+    recogniser = Recogniser(model, tuple("0123456789"), PREPROCESS, "quick(32)")
     files = [shown(digits.x[i], tmp_path / f"{i}.png") for i in range(5)]
     answers = recogniser.predict(files)
     assert [answer.label for answer in answers] == [str(label) for label in digits.y[:5]]

@@ -60,10 +60,10 @@ def test_no_head_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_with_a_head_is_loaded_and_verified_like_any_other(tmp_path: Path, kind: str) -> None:
-    model = attach(nets.build("quick", 3, (1, 8, 8), seed=0).eval(), fit_head(kind, X, Y, 0))
+    model = attach(nets.build("quick(32)", 3, (1, 8, 8), seed=0).eval(), fit_head(kind, X, Y, 0))
     pixels = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
     examples = [(f"{i}.png", png(pixels[i])) for i in range(6)]
-    saved = Recogniser(model, ("a", "b", "c"), PREPROCESS, "quick")
+    saved = Recogniser(model, ("a", "b", "c"), PREPROCESS, "quick(32)")
     save(saved, tmp_path, examples=examples, facts=FACTS)
     loaded = load(tmp_path)
     assert np.array_equal(loaded.probabilities(pixels), saved.probabilities(pixels))
@@ -72,7 +72,7 @@ def test_a_bundle_with_a_head_is_loaded_and_verified_like_any_other(tmp_path: Pa
     # The network's own classifier is kept as well: without the head's files it is the network it was.
     for name in ("head.skops", "head.json"):
         (tmp_path / name).unlink()
-    plain = Recogniser(nets.build("quick", 3, (1, 8, 8), seed=0).eval(), ("a", "b", "c"), PREPROCESS, "quick")
+    plain = Recogniser(nets.build("quick(32)", 3, (1, 8, 8), seed=0).eval(), ("a", "b", "c"), PREPROCESS, "quick(32)")
     assert np.array_equal(load(tmp_path).probabilities(pixels), plain.probabilities(pixels))
     with pytest.raises(VerificationError):
         verify(tmp_path)

@@ -80,11 +80,11 @@ class Pictures:
     augment: tuple[Augmentation, ...] | None = None
     """Random changes (docs/augmentation.md), by the data unless given; nothing after the flag: none."""
     normalise: Normalise = "data"
-    """Mean 0, deviation 1 (data), or 0 to 1."""
+    """Mean 0, sd 1 (data), or 0 to 1."""
     sample: float = 1.0
     """Train on this share of every class."""
     val: float = 0.1
-    """Share held out for validation, if the data has no split."""
+    """Share held out where there is no val."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -103,7 +103,7 @@ class Optimisation:
     epochs: int | None = None
     """10, or more where pictures are few."""
     budget: float | None = None
-    """Seconds to train in, instead: as many epochs as fit, and quick as wide as is best."""
+    """Or seconds to train in."""
     batch_size: int | Literal["all"] | None = None
     """128, or fewer where pictures are few."""
     optimizer: str = "nesterov"
@@ -111,7 +111,7 @@ class Optimisation:
     lr: float | Literal["find"] | None = None
     """The highest rate; find: by a sweep."""
     bias_rate: float | None = None
-    """Rate of the normalisations' shifts, times that of the weights: 16 for quick, else 1."""
+    """Of normalisations, times lr."""
     lr_decay_by_depth: float | None = None
     """Rate of each layer or block, of that above it: 0.8, say."""
     schedule: str = "onecycle"
@@ -279,7 +279,7 @@ class Recipe:
     weights: str | None = None
     """Begin with trained ones: a RUN, a .safetensors or .pth file, hf:owner/name."""
     freeze: int | Literal["head"] | None = None
-    """Hold so many layers still, or all but the head."""
+    """Layers held still; head: all but it."""
     head: str | None = None
     """svm, tree, forest or knn on top; with --weights, instead of training."""
     pictures: Pictures = field(default_factory=Pictures)
