@@ -111,7 +111,7 @@ def test_the_recipe_written_is_complete_and_repeats_the_run_to_the_byte(
         for part in (recipe.pictures, recipe.optimisation, recipe.engine)
         for field in dataclasses.fields(part)
         # Without patience a run never stops early, without an initialiser a network draws as it always does, without a
-        # factor no layer is slower: those are decisions. A budget has become epochs.
+        # factor no layer is slower, and a budget is spent on epochs: those are decisions.
         if getattr(part, field.name) in (None, "auto")
         and field.name not in {"patience", "init", "lr_decay_by_depth", "budget"}
     ]

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from pellucid.data import reading
+from pellucid.data import load, pack, reading
 from pellucid.data.pack import pack_folder
 from pellucid.data.pack_index import FILE
 from pellucid.data.preprocess import Preprocess
@@ -85,7 +85,8 @@ def test_the_number_of_workers_the_cache_and_the_order_of_files_change_no_byte(
     data = laid(tmp_path / "data" / "photos", photographs)
     weights, packs = [], []
     for count, cache in ((1, True), (2, True), (5, True), (2, False)):
-        monkeypatch.setattr(reading, "workers", lambda count=count: count)
+        for module in (reading, load, pack):
+            monkeypatch.setattr(module, "usable_cores", lambda count=count: count)
         caches(f"{count}-{cache}")
         made = trained(data, tmp_path / f"run-{count}-{cache}", cache=cache)
         weights.append((made.folder / "bundle" / "model.safetensors").read_bytes())
