@@ -32,7 +32,7 @@ class Train(Recipe):
     data: Annotated[str, tyro.conf.Positional] = ""
     """A folder, a CSV file or a name."""
     preset: str = "quick"
-    """A recipe to start from: quick, finetune, lecun98, keras-cifar, resnet-cifar, lstm-rows."""
+    """quick, finetune, lecun98, keras-cifar, resnet-cifar or lstm-rows."""
     recipe: str = ""
     """Start from this file (RUN/recipe.json)."""
     out: str = ""

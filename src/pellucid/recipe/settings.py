@@ -217,7 +217,7 @@ class Regularisation:
     """What keeps the network from learning its pictures by heart."""
 
     weight_decay: float = 5e-4
-    """L2, not on biases and normalisation."""
+    """L2, on filters and matrices."""
     l1: float = 0.0
     """L1, likewise."""
     label_smoothing: float = 0.0
