@@ -225,11 +225,11 @@ class Regularisation:
     clip_norm: float | None = None
     """Shorten the gradient of all weights to this length."""
     clip_value: float | None = None
-    """Cut each number of the gradient to this size."""
+    """Cut each number of it to this size."""
     teacher: str | None = None
-    """A run whose answers are learnt besides the labels."""
+    """A run whose answers are learnt, too."""
     ema: float | None = None
-    """Keep the weights' running average, of this decay: 0.99, say."""
+    """Running average of the weights: 0.99."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
