@@ -157,7 +157,7 @@ class Disk:
         """`open`, whose files count their writes where they are written to."""
 
         def call(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **settings: Any) -> Any:
-            below = None if isinstance(file, int) else self._below(file)
+            below = self._below(file)
             if below is None or not set(mode) & set("wax+"):
                 return real(file, mode, buffering, *rest, **settings)
             raw = _Counted(self, file, mode.replace("b", "").replace("t", ""))
@@ -174,7 +174,8 @@ class _Counted(io.FileIO):
 
     def __init__(self, disk: Disk, path: Any, mode: str) -> None:
         self._disk = disk
-        super().__init__(path, mode, opener=lambda name, flags: disk._open(name, flags, 0o666))
+        opener = None if isinstance(path, int) else lambda name, flags: disk._open(name, flags, 0o666)
+        super().__init__(path, mode, opener=opener)
 
     def write(self, data: Any) -> int:
         return self._disk._write(self.fileno(), data)
