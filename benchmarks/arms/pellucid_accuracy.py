@@ -6,6 +6,7 @@ the look at val after each epoch.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ for event in run(options.the_recipe(), out=Path(scratch.name) / "run"):
     now = time.perf_counter() - begun
     if isinstance(event, Started):
         found["ready"] = now
-        found["engine"] = vars(event.recipe.engine)
+        found["engine"] = dataclasses.asdict(event.recipe.engine)
         found["net"] = event.recipe.net
     elif isinstance(event, Epoch):
         found["seconds"] = now
