@@ -122,15 +122,17 @@ DAMAGE: Mapping[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.fixture
+def work(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of the stopped run, to be damaged."""
+    return shutil.copytree(stopped, tmp_path / "work")
+
+
 SOME = [pytest.param(n, marks=() if n in {"cut in half", "deleted"} else pytest.mark.slow) for n in DAMAGE]
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_the_last_checkpoint(
-    name: str, stopped: Path, forks: Forks, whole: Whole, tmp_path: Path, tried: Tried
-) -> None:
-    work = tmp_path / "work"
-    shutil.copytree(stopped, work)
+def test_the_last_checkpoint(name: str, work: Path, forks: Forks, whole: Whole, tried: Tried) -> None:
     DAMAGE[name](work / "run" / "checkpoints" / "last.safetensors")
     _resumed(forks, work)
     tried(f"the last checkpoint damaged: {name}", work / "run", whole(train(RECIPE)), killed=False)
@@ -138,22 +140,14 @@ def test_the_last_checkpoint(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["previous", "best"])
-def test_what_is_not_needed_may_be_damaged(
-    name: str, stopped: Path, forks: Forks, whole: Whole, tmp_path: Path, tried: Tried
-) -> None:
-    work = tmp_path / "work"
-    shutil.copytree(stopped, work)
+def test_what_is_not_needed_may_be_damaged(name: str, work: Path, forks: Forks, whole: Whole, tried: Tried) -> None:
     _emptied(work / "run" / "checkpoints" / f"{name}.safetensors")
     _resumed(forks, work, damaged=False)
     tried(f"a checkpoint that is not needed emptied: {name}", work / "run", whole(train(RECIPE)), killed=False)
 
 
 @pytest.mark.slow
-def test_the_one_before_in_the_place_of_the_last(
-    stopped: Path, forks: Forks, whole: Whole, tmp_path: Path, tried: Tried
-) -> None:
-    work = tmp_path / "work"
-    shutil.copytree(stopped, work)
+def test_the_one_before_in_the_place_of_the_last(work: Path, forks: Forks, whole: Whole, tried: Tried) -> None:
     folder = work / "run" / "checkpoints"
     shutil.copyfile(folder / "previous.safetensors", folder / "last.safetensors")
     _resumed(forks, work, damaged=False)
@@ -161,12 +155,8 @@ def test_the_one_before_in_the_place_of_the_last(
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_no_sound_checkpoint_is_a_sentence(
-    name: str, stopped: Path, forks: Forks, whole: Whole, tmp_path: Path, tried: Tried
-) -> None:
+def test_no_sound_checkpoint_is_a_sentence(name: str, work: Path, forks: Forks, whole: Whole, tried: Tried) -> None:
     """And what it says is to be done does it. Where both are gone there is no damage: it begins again."""
-    work = tmp_path / "work"
-    shutil.copytree(stopped, work)
     folder = work / "run" / "checkpoints"
     for checkpoint in ("last", "previous"):
         DAMAGE[name](folder / f"{checkpoint}.safetensors")
@@ -186,11 +176,9 @@ def test_no_sound_checkpoint_is_a_sentence(
 
 @pytest.mark.parametrize("at", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 15) if n != 4)])
 def test_killed_while_going_on_from_the_one_before(
-    at: int, stopped: Path, forks: Forks, whole: Whole, tmp_path: Path, tried: Tried
+    at: int, work: Path, forks: Forks, whole: Whole, tried: Tried
 ) -> None:
     """The damaged one must not take the place of the sound one on the way."""
-    work = tmp_path / "work"
-    shutil.copytree(stopped, work)
     _half(work / "run" / "checkpoints" / "last.safetensors")
     assert forks.run(work, *resume(), kind="die", at=at).code == -9
     assert step(work / "run") > 0 or step(work / "run", "previous") > 0

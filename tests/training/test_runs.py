@@ -60,6 +60,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Event], Path]:
     return list(run(recipe, out=out)), out
 
 
+def assert_same(resumed: Run, whole: Run) -> None:
+    """A resumed run ends as the one that was never stopped."""
+    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
+    assert lines(resumed.folder) == lines(whole.folder)
+
+
 def test_the_events_tell_the_run_in_order(done: tuple[list[Event], Path]) -> None:
     # How often reading and progress are reported is a matter of time.
     events = [event for event in done[0] if not isinstance(event, (Progress, Reading))]
@@ -167,8 +173,7 @@ def test_an_interrupted_run_saves_and_resume_ends_as_if_it_had_not_been(tmp_path
     assert stopped.stopped
     resumed = finish(resume(stopped.folder))
     assert not resumed.stopped
-    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
-    assert lines(resumed.folder) == lines(whole.folder)
+    assert_same(resumed, whole)
 
 
 def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, small: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,8 +192,7 @@ def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, small: Recipe, monke
     # Even before the first epoch is whole there is a network to be asked, and a folder that says how to go on.
     assert pellucid.load(stopped.folder).classes == tuple("0123456789")
     resumed = finish(resume(stopped.folder))
-    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
-    assert lines(resumed.folder) == lines(whole.folder)
+    assert_same(resumed, whole)
 
 
 def test_quick_resumes_with_the_stem_that_its_training_pictures_gave_it(tmp_path: Path, small: Recipe) -> None:
@@ -204,8 +208,7 @@ def test_quick_resumes_with_the_stem_that_its_training_pictures_gave_it(tmp_path
     assert isinstance(stopped, Run)
     assert stopped.stopped
     resumed = finish(resume(stopped.folder))
-    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
-    assert lines(resumed.folder) == lines(whole.folder)
+    assert_same(resumed, whole)
     # Whitening, held still, and in the bundle, which needs no pictures: 4 directions of 2×2 grey pixels, and opposites.
     model = pellucid.load(whole.folder).model
     assert torch.equal(model.get_parameter("stem.conv.weight"), stem)
@@ -427,8 +430,7 @@ def test_the_average_is_what_is_evaluated_and_kept_and_survives_an_interruption(
         stopped = event
     assert isinstance(stopped, Run)
     resumed = finish(resume(stopped.folder))
-    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
-    assert lines(resumed.folder) == lines(whole.folder)
+    assert_same(resumed, whole)
 
 
 @pytest.mark.parametrize(
@@ -534,8 +536,7 @@ def test_fine_tuning_stopped_inside_an_epoch_ends_as_if_it_had_not_been(
     assert isinstance(stopped, Run)
     assert stopped.stopped
     resumed = finish(resume(stopped.folder))
-    assert bytes_of(resumed.folder) == bytes_of(whole.folder)
-    assert lines(resumed.folder) == lines(whole.folder)
+    assert_same(resumed, whole)
 
 
 def test_fine_tuning_stopped_before_its_first_checkpoint_starts_again(

@@ -157,17 +157,18 @@ def _step(checkpoint: Path) -> tuple[int, int]:
 
 def _compare(whole: Path, parted: Path, killed_after: int) -> Proof:
     """The first field that differs, as an error; else what was compared."""
+    arrays = numbers = 0
     for place, one, other in _fields(whole, parted):
         if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
             _same_numbers(place, one, other)
+            arrays, numbers = arrays + 1, numbers + one.size
         elif one != other:
             raise _differ(f"{place} is {one!r:.60} in the run never stopped and {other!r:.60} in the one resumed")
-    arrays = read_tensors(whole / "checkpoints" / LAST, limit=LIMIT)
     model = read_bytes(whole / "bundle" / "model.safetensors", limit=LIMIT)
     if model != read_bytes(parted / "bundle" / "model.safetensors", limit=LIMIT):
         raise _differ("model.safetensors, though all numbers in the checkpoints are equal")
     steps = int(_state(whole)["step"])
-    return Proof(steps, killed_after, len(arrays), sum(array.size for array in arrays.values()), len(model))
+    return Proof(steps, killed_after, arrays, numbers, len(model))
 
 
 def _fields(whole: Path, parted: Path) -> Iterator[tuple[str, Any, Any]]:

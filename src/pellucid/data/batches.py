@@ -119,11 +119,15 @@ class Batches:
             cut = pieces(whole.stop - whole.start, self.shard.of, whole.start)[self.shard.number]
             yield self._made(order_n[cut], of_some(look, cut))
 
-    def whole(self, epoch: int, number: int) -> tuple[NDArray[np.int64], torch.Tensor]:
-        """One batch of an epoch, whatever part of it this process takes: which pictures, and how they look."""
+    def members(self, epoch: int, number: int) -> NDArray[np.int64]:
+        """The pictures of one batch of an epoch, whatever part of it this process takes."""
+        return self.drawn(epoch)[0][self._cuts()[number]]
+
+    def whole(self, epoch: int, number: int) -> torch.Tensor:
+        """How they look: uint8 NHWC."""
         order_n, look = self.drawn(epoch)
         cut = self._cuts()[number]
-        return order_n[cut], self._made(order_n[cut], of_some(look, cut))[0]
+        return self._made(order_n[cut], of_some(look, cut))[0]
 
     def _made(self, index_n: NDArray[np.int64], when: int | NDArray[np.int64]) -> tuple[torch.Tensor, Target]:
         mean = self.preprocess.mean

@@ -69,7 +69,7 @@ def forward_fault(training: Training, names: Sequence[str]) -> BadStep:
     if not weights_are_numbers(training.model):
         # They were finite a step ago: its update made them so.
         return update_fault(training, names)
-    _, x_nhwc = training.batches.whole(*divmod(training.step, len(training.batches)))
+    x_nhwc = training.batches.whole(*divmod(training.step, len(training.batches)))
     layer, place, bad_n = _first_bad(training, x_nhwc)
     return _bad_step(training, training.step, place, layer, names, bad_n)
 
@@ -87,7 +87,7 @@ def _bad_step(
     """The step, counted from 0, with the pictures of its batch: those marked, or all."""
     batches = training.batches
     epoch, number = divmod(max(0, step), len(batches))
-    index_n, _ = batches.whole(epoch, number)
+    index_n = batches.members(epoch, number)
     chosen_n = index_n if bad_n is None or len(bad_n) != len(index_n) else index_n[bad_n.cpu().numpy()]
     taken = training.step
     training.step = max(0, step)

@@ -102,14 +102,13 @@ def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, ag
     known = None if again else _recall(key, tried)
     if known is not None:
         return known
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        milliseconds, parts = _time(model, batches, recipe, loss, tried), 1
-        while min(milliseconds) == math.inf:
-            # None has room for the batch: in the parts, then, that training will come to.
-            parts *= 2
-            if parts > batches.batch_size:
-                raise no_room(1, batches.preprocess.size)
-            milliseconds = _time(model, batches, recipe, loss, tried, parts)
+    milliseconds, parts = _time(model, batches, recipe, loss, tried), 1
+    while min(milliseconds) == math.inf:
+        # None has room for the batch: in the parts, then, that training will come to.
+        parts *= 2
+        if parts > batches.batch_size:
+            raise no_room(1, batches.preprocess.size)
+        milliseconds = _time(model, batches, recipe, loss, tried, parts)
     best = pick(milliseconds)
     table = tuple(
         {
@@ -152,9 +151,7 @@ def pick(milliseconds: list[float]) -> int:
 
 def step_milliseconds(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, engine: Engine) -> float:
     """The least milliseconds of a few training steps under this engine; model and torch's generators stay as are."""
-    device = batches.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return _time(model, batches, recipe, loss, [engine])[0]
+    return _time(model, batches, recipe, loss, [engine])[0]
 
 
 def _time(
@@ -162,8 +159,16 @@ def _time(
 ) -> list[float]:
     """The least milliseconds of a training step under each engine; infinity where memory has no room for it.
 
-    The batch is taken in so many parts.
+    The batch is taken in so many parts. The model, and the state of torch's generators, are as before afterwards.
     """
+    device = batches.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        return _rounds(model, batches, recipe, loss, tried, parts)
+
+
+def _rounds(
+    model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine], parts: int
+) -> list[float]:
     device = batches.device
     least = [math.inf] * len(tried)
     # Candidates that differ in threads alone share a copy of the network and its optimiser: a large one has no room for

@@ -88,7 +88,7 @@ def _run(
                 f"--budget {recipe.optimisation.budget:g}: is fitted by one process, and there are {processes.size()}; "
                 "give --epochs, or leave torchrun away"
             )
-        wanted = out if callable(out) or out is None else _free(Path(out))
+        wanted = out if callable(out) or out is None else free(Path(out))
         task = prepare(recipe, model, mismatch="class-mismatch" in terms.accept)
     yield Understood(task)
     with processes.leader_first():
@@ -202,7 +202,8 @@ def _named(recipe: Recipe, model: nn.Module | None, loss: Loss | None) -> Recipe
     return recipe
 
 
-def _free(out: Path) -> Path:
+def free(out: Path) -> Path:
+    """The folder to make. Raises UsageError where there is something that would be overwritten."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out}: is there already, and a run never overwrites anything; choose another folder")
     return out

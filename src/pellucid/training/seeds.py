@@ -18,7 +18,7 @@ from pellucid.scores import spread
 from pellucid.training.events import Event, Run
 from pellucid.training.prepare import name_of
 from pellucid.training.processes import several, size
-from pellucid.training.runs import resume, run
+from pellucid.training.runs import free, resume, run
 
 #: What a set of runs leaves beside them.
 SEEDS = "seeds.json"
@@ -99,9 +99,7 @@ def run_seeds(
         )
     seeds = range(recipe.seed, recipe.seed + count)
     settle(recipe, seed=seeds[-1])  # refused now, not after hours
-    where = None if out is None else Path(out)
-    if where is not None and where.exists() and (not where.is_dir() or any(where.iterdir())):
-        raise UsageError(f"--out {where}: is there already, and a run never overwrites anything; choose another folder")
+    where = None if out is None else free(Path(out))
 
     made: list[Path] = []
 

@@ -34,7 +34,7 @@ from pellucid.training.leave import leave
 from pellucid.training.loop import NotFiniteError, Training
 from pellucid.training.machine import computing, unsteady
 from pellucid.training.monitor import best, lowered, waited
-from pellucid.training.nonsense import BadStep, forward_fault, update_fault, weights_are_numbers
+from pellucid.training.nonsense import BAD_STEP, BadStep, forward_fault, update_fault, weights_are_numbers
 from pellucid.training.optimise import rate_of
 from pellucid.training.peak import matrix_rate, step_flop
 from pellucid.training.pictures import REPORT
@@ -217,10 +217,10 @@ class Session:
 
     def _progress(self, epoch: int, speed: float) -> Progress:
         training = self.training
-        if not training.strict and not math.isfinite(training.sums()[0]):
+        loss, accuracy = training.sums()
+        if not training.strict and not math.isfinite(loss):
             self._refuse_nonsense()
         images_left = (training.steps - training.step) * len(training.batches.labels_n) / len(training.batches)
-        loss, accuracy = training.sums()
         return Progress(epoch, training.step, training.steps, loss, accuracy, speed, images_left / speed)
 
     def _refuse_nonsense(self) -> None:
@@ -253,7 +253,7 @@ class Session:
             peak = self.training.recipe.optimisation.rate
             cure = f"the learning rate is too high for this network: try --lr {peak / 10:g}"
         return PellucidError(
-            f"the loss is no longer a number {bad.sentence()}; {cure} (all of it in {self.folder / 'bad_step.json'}; "
+            f"the loss is no longer a number {bad.sentence()}; {cure} (all of it in {self.folder / BAD_STEP}; "
             "checkpoints/ is of before)"
         )
 
