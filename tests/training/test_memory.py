@@ -212,12 +212,20 @@ import pellucid, torch
 
 torch.set_num_threads(1)
 common = {"net": "INPUT -> CONV(64, norm=batch) -> CONV(64) -> POOL -> FC(classes)", "size": 32, "threads": 1}
-common |= {"precision": "float32", "layout": "nchw", "sample": 0.3, "augment": ()}
+common |= {"precision": "float32", "layout": "nchw", "augment": ()}
 # Everything that is loaded late is there before memory is bounded.
 pellucid.train("digits", epochs=1, batch_size=16, out="warm", **common)
 size = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
-resource.setrlimit(resource.RLIMIT_AS, (size + 150_000_000, resource.RLIM_INFINITY))
-run = pellucid.train("digits", epochs=1, batch_size=256, out="bounded", **common)
+# What a process takes beside the batch (stacks, arenas, oneDNN's scratch) differs between machines: too little even
+# for two pictures has to end in a sentence, and the first bound above it in parts, as the batch wants over a gigabyte.
+for room in (150, 300, 600):
+    resource.setrlimit(resource.RLIMIT_AS, (size + room * 1_000_000, resource.RLIM_INFINITY))
+    try:
+        run = pellucid.train("digits", epochs=1, batch_size=1024, out=f"bounded-{room}", **common)
+        break
+    except pellucid.PellucidError as error:
+        assert "memory has no room" in str(error), error
+assert (run.folder / "result.json").is_file()
 print(run.notes[0])
 """
 
@@ -229,6 +237,5 @@ def test_a_run_with_too_little_memory_ends_well(tmp_path: Path) -> None:
         [sys.executable, "-c", BOUNDED], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    assert "memory ran out: the batch of 256 is now taken in" in done.stdout
+    assert "memory ran out: the batch of 1024 is now taken in" in done.stdout
     assert "batch-norm statistics now come from" in done.stdout
-    assert (tmp_path / "bounded/result.json").is_file()

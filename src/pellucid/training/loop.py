@@ -29,7 +29,7 @@ from pellucid.training.distil import Teacher, distilled
 from pellucid.training.finetune import frozen_modules
 from pellucid.training.forward import DTYPES, Answers, Forward, averaged
 from pellucid.training.losses import Loss, mass
-from pellucid.training.memory import NoRoomError, Statistics, Whole, most_parts, no_room, sentence
+from pellucid.training.memory import NoRoomError, Statistics, Whole, give_back, most_parts, no_room, sentence
 from pellucid.training.optimise import decayed, learning_rate, make_optimizer, set_rate
 
 
@@ -210,8 +210,7 @@ class Training:
         # Not before here is the error gone, and with it what its frames hold.
         self._statistics.put_back()
         self.optimizer.zero_grad()
-        if x_nhwc.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(x_nhwc.device)
         return None
 
     def _accumulate(

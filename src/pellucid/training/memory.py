@@ -6,6 +6,9 @@ arithmetic makes one batch of what several processes hold.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from typing import NamedTuple
 
 import torch
@@ -62,6 +65,21 @@ class Statistics:
 
     def _now(self) -> list[torch.Tensor]:
         return [b.detach() for module in self._modules for b in module._buffers.values() if b is not None]
+
+
+def give_back(device: torch.device) -> None:
+    """Let go of what a step that failed has left, so that a smaller one finds room.
+
+    The C library keeps freed blocks of the sizes it was asked for, and what a batch's parts want are other sizes; an
+    error's frames can be part of a cycle, and so outlive it.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def normalises(model: nn.Module) -> bool:
