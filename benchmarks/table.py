@@ -1,4 +1,4 @@
-"""The README's speed table, made from results/throughput.json: `python benchmarks/table.py` writes it there."""
+"""The README's speed tables, made from results/*.json: `python benchmarks/table.py` writes them there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- speed table: python benchmarks/table.py -->", "<!-- end of speed table -->"
+BEGIN, END = "<!-- speed tables: python benchmarks/table.py -->", "<!-- end of speed tables -->"
 
 NAMES = {
     "pellucid": "**Pellucid**",
@@ -17,38 +17,92 @@ NAMES = {
 }
 
 
-def table(document: dict) -> str:  # type: ignore[type-arg]
-    """The table in Markdown, with the machine and the spread beneath it."""
+def throughput(document: dict) -> list[str]:  # type: ignore[type-arg]
+    """Images per second in Markdown, with the machine and the spread beneath."""
     results = document["results"]
-    heads = " | ".join(f"`{result['net']}` on {result['data']}" for result in results)
+    heads = " | ".join(f"`{result['net']}` at {result['side']} px" for result in results)
     lines = [f"| images per second of training | {heads} |", "|---" * (len(results) + 1) + "|"]
     for name, label in NAMES.items():
         cells = []
         for result in results:
             arm, over = result["arms"].get(name), result["pellucid_over"].get(name)
-            behind = f" (Pellucid {over['median']:.2f}×, {over['min']:.2f} to {over['max']:.2f})" if over else ""
-            cells.append(f"{arm['median']:,.0f}{behind}" if arm else "–")
+            if arm is None:
+                cells.append("–")
+                continue
+            behind = f"Pellucid {over['median']:.2f}×, {over['min']:.2f} to {over['max']:.2f}; " if over else ""
+            cells.append(f"{arm['median']:,.0f} ({behind}{arm['share_of_peak']:.0%} of peak)")
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    machine = document["machine"]
     arms = results[0]["arms"]
-    versions = f"torch {machine['torch']}"
+    versions = f"torch {document['machine']['torch']}"
     if "keras-tensorflow" in arms:
         versions += f", Keras {arms['keras-tensorflow']['keras']}"
-    lines += [
+    return [
+        *lines,
         "",
-        f"{machine['processor']}, {machine['cores']} cores; {versions}; batch {results[0]['batch']}; medians of "
-        f"{document['rounds']} rounds, the arms in turn, the ratios within a round with their least and greatest; "
-        f"{document['date']}. [benchmarks/throughput.py](benchmarks/throughput.py) makes it.",
+        f"{machine(document)}; {versions}; batch {results[0]['batch']}; medians of {document['rounds']} rounds, the "
+        "arms in turn, the ratios within a round with their least and greatest; the peak is that of a large product of "
+        f"matrices in the arm's own precision; {document['date']}. "
+        "[benchmarks/throughput.py](benchmarks/throughput.py) makes it.",
     ]
-    return "\n".join(lines)
 
 
-def filled(readme: str, document: dict) -> str:  # type: ignore[type-arg]
-    """The README with its table renewed."""
+def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
+    """Seconds to an accuracy, in Markdown, with what was measured beneath."""
+    lines = ["| seconds of training to an accuracy on test | Pellucid | the others |", "|---|---|---|"]
+    for result in document["results"].values():
+        own, others = result["pellucid"], []
+        for name, other in result["others"].items():
+            runs, crossed = len(other["runs"]), other["crossed"]
+            if crossed is None:
+                last = other["runs"][0]["epochs"][-1]
+                others.append(f"{NAMES[name]}: not in {last['epoch']} epochs, {last['seconds']:,.0f} s ({runs} seeds)")
+                continue
+            sooner, seconds = other["pellucid_sooner"], crossed["seconds"]
+            others.append(
+                f"{NAMES[name]}: {seconds['median']:,.0f} ({seconds['min']:,.0f} to {seconds['max']:,.0f}; "
+                f"{crossed['epoch']} epochs, {runs} seed{'s' * (runs > 1)})"
+                + (
+                    f": Pellucid {sooner['median']:.0f}× sooner ({sooner['min']:.0f} to {sooner['max']:.0f})"
+                    if sooner
+                    else ""
+                )
+            )
+        sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
+        seconds, count = own["seconds"], len(own["runs"])
+        reached = "" if own["reached"] else "not reached: "
+        lines.append(
+            f"| {result['accuracy']:.1%} of {result['data']} | {reached}**{seconds['median']:.1f}** "
+            f"({seconds['min']:.1f} to {seconds['max']:.1f}): {own['mean_accuracy']:.4f}{sd}, {count} "
+            f"seed{'s' * (count > 1)}; `{' '.join(result['flags'])}` | {'; '.join(others) or '–'} |"
+        )
+    one = next(iter(document["results"].values()))
+    return [
+        *lines,
+        "",
+        f"{machine(one)}; from the pictures on disk to the last epoch's end, reading, looking for the engine and the "
+        "look at val included; the mean of the last epoch's accuracy over the seeds, without test-time augmentation; "
+        f"of the others the first epoch at which the mean over their seeds crosses; {one['date']}. "
+        "[benchmarks/accuracy.py](benchmarks/accuracy.py) makes it.",
+    ]
+
+
+def machine(document: dict) -> str:  # type: ignore[type-arg]
+    """What it was measured on."""
+    return f"{document['machine']['processor']}, {document['machine']['cores']} cores"
+
+
+def filled(readme: str, *documents: dict) -> str:  # type: ignore[type-arg]
+    """The README with its tables renewed: images per second, and, where they were measured, seconds to an accuracy."""
     before, rest = readme.split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{table(document)}\n{END}{rest.split(END, 1)[1]}"
+    parts = [make(document) for make, document in zip((throughput, accuracy), documents, strict=False)]
+    text = "\n\n".join("\n".join(lines) for lines in parts)
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
+
+
+def results() -> list[dict]:  # type: ignore[type-arg]
+    """The documents that the tables are made of."""
+    return [json.loads((HERE / "results" / f"{name}.json").read_text("utf-8")) for name in ("throughput", "accuracy")]
 
 
 if __name__ == "__main__":
-    document = json.loads((HERE / "results" / "throughput.json").read_text(encoding="utf-8"))
-    README.write_text(filled(README.read_text(encoding="utf-8"), document), encoding="utf-8")
+    README.write_text(filled(README.read_text(encoding="utf-8"), *results()), encoding="utf-8")

@@ -3,7 +3,10 @@
 Each arm is a process that stays alive; in each round every arm in turn trains on the same number of pictures while the
 others sleep, so that a slow minute of the machine falls on all of them. What is compared is the ratio within a round.
 
-    make bench                       both networks, all arms (makes an environment with Keras first)
+Beside them, in every round, the machine's peak is measured: a large product of matrices, on all cores, in each arm's
+precision. An arm's share of it counts the arithmetic of convolutions and matrix products alone.
+
+    make bench                       all networks, all arms (makes an environment with Keras first)
     python benchmarks/throughput.py --arms pellucid pytorch
 """
 
@@ -22,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pellucid.data.load import load
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
 from pellucid.training.leave import environment
+from pellucid.training.peak import matrix_rate
 
 HERE = Path(__file__).parent
 BATCH = 128
@@ -40,9 +45,14 @@ class Work:
     data: str
     channels: int
     images: int
+    side: int = 32
 
 
-WORKS = (Work("cifar-cnn", "cifar10", 3, 50 * BATCH), Work("lenet5", "fashion-mnist", 1, 200 * BATCH))
+WORKS = (
+    Work("cifar-cnn", "cifar10", 3, 50 * BATCH),
+    Work("lenet5", "fashion-mnist", 1, 200 * BATCH),
+    Work("resnet18", "cifar10", 3, 4 * BATCH, side=64),
+)
 
 #: Arm -> (script, arguments, environment). Pellucid's command sets how threads wait; the others run as people run them.
 ARMS: dict[str, tuple[str, list[str], dict[str, str]]] = {
@@ -94,7 +104,7 @@ def prepare(work: Work, folder: Path) -> Path:
     source = open_source(work.data)
     images = source.splits["train"].take(np.arange(work.images))
     preprocess = Preprocess(
-        size=(32, 32),
+        size=(work.side, work.side),
         resize=source.resize,
         channels=1 if work.channels == 1 else 3,
         mean=(0.5,) * work.channels,
@@ -111,6 +121,8 @@ def measure(work: Work, names: list[str], rounds: int, pythons: dict[str, str], 
     data = prepare(work, folder)
     arms = [Arm(name, pythons[name], work, data) for name in names]
     speeds: dict[str, list[float]] = {name: [] for name in names}
+    flop, precisions = float(arms[0].about["flop"]), {arm.name: arm.about["precision"] for arm in arms}
+    peaks: dict[str, list[float]] = {precision: [] for precision in precisions.values()}
     try:
         for number in range(rounds + 1):
             # Each round begins with another arm, so that none always follows the same one.
@@ -119,6 +131,9 @@ def measure(work: Work, names: list[str], rounds: int, pythons: dict[str, str], 
                 print(f"{work.net} round {number} {arm.name}: {speed:,.0f} images/s", file=sys.stderr)
                 if number:
                     speeds[arm.name].append(speed)
+            for precision, rates in peaks.items():
+                if number:
+                    rates.append(matrix_rate(precision, torch.device("cpu")))
     finally:
         for arm in arms:
             arm.close()
@@ -131,12 +146,22 @@ def measure(work: Work, names: list[str], rounds: int, pythons: dict[str, str], 
         "net": work.net,
         "data": work.data,
         "batch": BATCH,
+        "side": work.side,
         "images_per_round": work.images,
+        "flop_per_image": flop,
+        "peak_flop_per_second": {precision: statistics.median(rates) for precision, rates in peaks.items()},
         "arms": {
             arm.name: {
                 **arm.about,
                 "images_per_second": [round(s, 1) for s in speeds[arm.name]],
                 "median": round(statistics.median(speeds[arm.name]), 1),
+                "share_of_peak": round(
+                    statistics.median(
+                        speed * flop / peak
+                        for speed, peak in zip(speeds[arm.name], peaks[precisions[arm.name]], strict=True)
+                    ),
+                    3,
+                ),
             }
             for arm in arms
         },
@@ -154,13 +179,17 @@ def measure(work: Work, names: list[str], rounds: int, pythons: dict[str, str], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--nets", nargs="+", default=[work.net for work in WORKS])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keras-python", default=str(HERE / ".venv" / "bin" / "python"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "throughput.json")
     chosen = parser.parse_args()
     pythons = {name: chosen.keras_python if name.startswith("keras") else sys.executable for name in ARMS}
     with tempfile.TemporaryDirectory() as folder:
-        results = [measure(work, chosen.arms, chosen.rounds, pythons, Path(folder)) for work in WORKS]
+        # Pellucid's arm, which counts the arithmetic, is always there.
+        names = ["pellucid", *(name for name in chosen.arms if name != "pellucid")]
+        works = [work for work in WORKS if work.net in chosen.nets]
+        results = [measure(work, names, chosen.rounds, pythons, Path(folder)) for work in works]
     machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
     document = {
         "what": "images per second of training",

@@ -30,6 +30,8 @@ if net == "cifar-cnn":
         layers.MaxPooling2D(2), layers.Dropout(0.25),
         layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5), layers.Dense(10),
     ]  # fmt: skip
+elif net == "resnet18":
+    stack = []
 else:
     stack = [
         keras.Input((32, 32, 1)),
@@ -38,7 +40,27 @@ else:
         layers.Conv2D(120, 5, activation="tanh"), layers.Flatten(),
         layers.Dense(84, activation="tanh"), layers.Dense(10),
     ]  # fmt: skip
-model = keras.Sequential(stack)
+
+
+def normalised(x: keras.KerasTensor, width: int, kernel: int, stride: int = 1) -> keras.KerasTensor:
+    """A convolution and its normalisation."""
+    x = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization()(x)
+
+
+def resnet18() -> keras.Model:
+    """As torchvision's, of Keras's layers."""
+    inputs = keras.Input((64, 64, 3))
+    x = layers.MaxPooling2D(3, 2, padding="same")(layers.ReLU()(normalised(inputs, 64, 7, 2)))
+    for width in (64, 128, 256, 512):
+        for number in range(2):
+            stride = 2 if number == 0 and width > 64 else 1
+            y = normalised(layers.ReLU()(normalised(x, width, 3, stride)), width, 3)
+            x = layers.ReLU()(layers.Add()([y, normalised(x, width, 1, stride) if stride > 1 else x]))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
+model = keras.Sequential(stack) if stack else resnet18()
 model.compile(
     optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -51,7 +73,7 @@ def answer(**values: object) -> None:
     answers.flush()
 
 
-answer(backend=keras.backend.backend(), keras=keras.__version__, parameters=model.count_params())
+answer(precision="float32", backend=keras.backend.backend(), keras=keras.__version__, parameters=model.count_params())
 for _ in sys.stdin:
     begun = time.perf_counter()
     model.fit(x, y, batch_size=batch, epochs=1, shuffle=True, verbose=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
@@ -9,6 +10,25 @@ import time
 import numpy as np
 import torch
 from torch import nn
+
+
+class Block(nn.Module):
+    """Two convolutions and their input, as in torchvision's resnet18."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
+        )  # fmt: skip
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        if stride == 1:
+            self.shortcut = nn.Sequential()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Their sum, through a ReLU."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
 
 net, path, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with np.load(path) as arrays:
@@ -21,6 +41,14 @@ if net == "cifar-cnn":
         nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
         nn.Flatten(), nn.Linear(2304, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10),
     )  # fmt: skip
+elif net == "resnet18":
+    widths, blocks = [64, 64, 128, 256, 512], []
+    for below, width in itertools.pairwise(widths):
+        blocks += [Block(below, width, width // below), Block(width, width, 1)]
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *blocks,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10),
+    )  # fmt: skip
 else:
     model = nn.Sequential(
         nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),
@@ -30,7 +58,15 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=
 loss_function = nn.CrossEntropyLoss()
 parameters = sum(p.numel() for p in model.parameters())
 print(
-    json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "parameters": parameters}), flush=True
+    json.dumps(
+        {
+            "precision": "float32",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "parameters": parameters,
+        }
+    ),
+    flush=True,
 )
 for _ in sys.stdin:
     begun = time.perf_counter()

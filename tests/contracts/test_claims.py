@@ -12,18 +12,20 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
-    ("program", "result", "page"),
-    [("table", "throughput", "README.md"), ("faults", "faults", "docs/faults.md")],
+    ("program", "results", "page"),
+    [("table", ("throughput", "accuracy"), "README.md"), ("faults", ("faults",), "docs/faults.md")],
 )
-def test_the_table_is_made_from_the_result(program: str, result: str, page: str) -> None:
+def test_the_table_is_made_from_the_results(program: str, results: tuple[str, ...], page: str) -> None:
     spec = importlib.util.spec_from_file_location(program, ROOT / "benchmarks" / f"{program}.py")
     assert spec is not None
     assert spec.loader is not None
     table = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(table)
-    document = json.loads((ROOT / "benchmarks" / "results" / f"{result}.json").read_text(encoding="utf-8"))
+    documents = [
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in results
+    ]
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert table.filled(text, document) == text
+    assert table.filled(text, *documents) == text
 
 
 def test_nothing_was_lost() -> None:

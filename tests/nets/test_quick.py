@@ -89,7 +89,13 @@ def test_large_images_get_more_blocks_of_fewer_channels_in_front(side: int, widt
 
 def test_a_patch_of_few_numbers_has_as_many_directions() -> None:
     for image, channels in (((1, 8, 8), 8), ((3, 8, 8), 24), ((1, 28, 28), 32), ((3, 32, 32), 48)):
-        assert nets.build("quick(2)", 2, image).get_parameter("stem.conv.weight").shape[0] == channels
+        assert nets.build("quick", 2, image).get_parameter("stem.conv.weight").shape[0] == channels
+
+
+def test_a_narrow_network_looks_in_fewer_directions() -> None:
+    for width, channels in ((2, 32), (32, 32), (40, 40), (48, 48), (128, 48)):
+        stem = nets.build(f"quick({width})", 2, (3, 32, 32)).get_parameter("stem.conv.weight")
+        assert stem.shape[0] == channels
 
 
 def test_small_images_are_refused() -> None:
@@ -148,12 +154,12 @@ def test_convolutions_begin_as_the_identity_as_far_as_their_filters_reach() -> N
     x_nchw = images(2, 64, 7, 7)
     torch.testing.assert_close(model.get_submodule("block1.residual.conv")(x_nchw), x_nchw)
     narrow = nets.build("quick(16)", 10, (3, 32, 32), seed=0).get_submodule("block1.conv")
-    x_nchw = images(2, 48, 15, 15)
+    x_nchw = images(2, 32, 15, 15)
     torch.testing.assert_close(narrow(x_nchw), x_nchw[:, :16])
 
 
 def test_before_it_sees_images_the_stem_looks_in_random_directions_at_right_angles() -> None:
-    weight_od = nets.build("quick(2)", 10, (3, 32, 32), seed=0).get_parameter("stem.conv.weight").flatten(1)
+    weight_od = nets.build("quick", 10, (3, 32, 32), seed=0).get_parameter("stem.conv.weight").flatten(1)
     torch.testing.assert_close(weight_od[:24] @ weight_od[:24].T, torch.eye(24), rtol=0, atol=1e-5)
     torch.testing.assert_close(weight_od[24:], -weight_od[:24])
 
@@ -164,7 +170,7 @@ def test_the_stem_whitens_the_images_it_has_looked_at() -> None:
     # Images whose neighbouring pixels and whose channels are alike, as photographs' are.
     x_nchw = torch.nn.functional.avg_pool2d(torch.randn(400, 3, 38, 38, generator=generator), 7, 1)
     x_nchw = (x_nchw + 0.5 * x_nchw.mean(1, keepdim=True)) / x_nchw.std()
-    model = nets.build("quick(2)", 10, (3, 32, 32), seed=0)
+    model = nets.build("quick", 10, (3, 32, 32), seed=0)
     model.look_at(x_nchw)
     y_nchw = model.get_submodule("stem.conv")(x_nchw).detach()
     torch.testing.assert_close(y_nchw[:, 24:], -y_nchw[:, :24])

@@ -38,8 +38,9 @@ WIDTH = 64
 BLOCKS = 3
 LAST_MAP = 4
 FEWEST_CHANNELS = 8
-#: Directions of a patch that the stem looks into, at most. Each is two of its filters.
-DIRECTIONS = 24
+#: Directions of a patch that the stem looks into: half the network's width, but from 16 to 24. Each is two of its
+#: filters, and what they give is most of what the first block has to work on.
+FEWEST_DIRECTIONS, DIRECTIONS = 16, 24
 #: The stem strides until the shorter side of its map is at most this, and takes patches of twice its stride. Larger
 #: patches than 8×8 would have more numbers than can be told apart.
 LARGEST_MAP = 24
@@ -78,7 +79,7 @@ class Quick(Family):
                 f"quick(stride={stride}) looks at patches of {kernel}×{kernel}, which images of {by((H, W))} are too "
                 f"small for: write stride={stem_stride(min(H, W))} or leave it away"
             )
-        channels = 2 * min(DIRECTIONS, C * kernel**2)
+        channels = 2 * min(max(FEWEST_DIRECTIONS, min(DIRECTIONS, self.width // 2)), C * kernel**2)
         stem = nn.Conv2d(C, channels, kernel, stride=stride, bias=False).requires_grad_(False)
         _draw_patches(stem)
         modules = Modules(stem=_named(conv=stem, relu=nn.ReLU()))
@@ -146,10 +147,12 @@ def _norm(width: int) -> nn.BatchNorm2d:
 
 def _draw_patches(conv: nn.Conv2d) -> None:
     """Random directions at right angles, and their opposites: what the filters are until they have seen images."""
-    directions_okl = torch.empty(conv.out_channels // 2, *conv.weight.shape[1:])
-    nn.init.orthogonal_(directions_okl)
+    # In place throughout: a bundle's network is first built without memory, where torch imports its compiler to join
+    # or negate tensors.
     with torch.no_grad():
-        conv.weight.copy_(torch.cat([directions_okl, -directions_okl]))
+        first, second = conv.weight.chunk(2)
+        nn.init.orthogonal_(first)
+        second.copy_(first).mul_(-1)
 
 
 def _named(**modules: nn.Module) -> nn.Sequential:

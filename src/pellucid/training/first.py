@@ -17,8 +17,8 @@ from pellucid.data.mix import Mixed, Target
 from pellucid.errors import PellucidError
 from pellucid.training.sweep import Sweep
 
-#: Pixels of training pictures that a network looks at before its first step, at most: 2,048 pictures of 32×32.
-LOOKED_AT = 2**21
+#: Pixels of training pictures that a network looks at before its first step, at most: 512 pictures of 32×32.
+LOOKED_AT = 2**19
 
 #: Pictures on the sheet: the first of the first batch.
 SHEET = 16

@@ -7,8 +7,11 @@ arithmetic makes one batch of what several processes hold.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -17,6 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pellucid.errors import PellucidError
 from pellucid.training.losses import Loss, mass
+
+# glibc's numbers for what `mallopt` sets: malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 
 
 class NoRoomError(PellucidError):
@@ -76,10 +82,39 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other libraries have none
-        if trim is not None:
-            trim(0)
+    elif (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+@contextmanager
+def keeping_freed() -> Iterator[None]:
+    """Have the C library keep what a step frees for the next one, which wants blocks of the same sizes.
+
+    Else it gives large blocks back to the system, and each of the next step's pages is cleared and mapped anew: on two
+    cores a fifth to a third of a small network's step. Afterwards it keeps as much as it would have come to by itself.
+    """
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    library.mallopt(_M_MMAP_MAX, 0)
+    library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        library.mallopt(_M_MMAP_MAX, 65_536)
+        library.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**26)
+        library.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc, whose settings these are."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def normalises(model: nn.Module) -> bool:

@@ -36,8 +36,8 @@ from pellucid.training.memory import NoRoomError, no_room
 
 #: What a later candidate must win by.
 MARGIN = 0.10
-#: Rounds through all candidates, and the seconds after which no further round is begun.
-ROUNDS, SECONDS = 5, 6.0
+#: Rounds through all candidates; and after how many seconds, or which share of the run to come, none is begun.
+ROUNDS, SECONDS, SHARE = 5, 6.0, 0.03
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,8 @@ def _rounds(
                 continue
             if round_ > 0:
                 least[i] = min(least[i], took)
-        if round_ > 0 and time.perf_counter() - begun > SECONDS:
+        steps = next(iter(twins.values())).steps
+        if round_ > 0 and time.perf_counter() - begun > min(SECONDS, SHARE * steps * min(least) / 1e3):
             break
     return least
 

@@ -28,6 +28,7 @@ from pellucid.training.leave import environment
 from pellucid.training.loop import Training, place
 from pellucid.training.losses import Loss, make_loss
 from pellucid.training.machine import computing, pick_device
+from pellucid.training.memory import keeping_freed
 from pellucid.training.misfits import refuse_misfits
 from pellucid.training.pictures import Terms, pictures, write_skipped
 from pellucid.training.prepare import Task, name_of, prepare
@@ -62,7 +63,7 @@ def run(
     Of several processes, as torchrun starts them, each iterates and has the same events; process 0 alone writes. A run
     that torchrun has started again goes on from its last checkpoint.
     """
-    with processes.together():
+    with processes.together(), keeping_freed():
         yield from _run(recipe, out, model, loss, measure, terms or Terms(), every, profile)
 
 
@@ -140,7 +141,7 @@ def resume(
     `every` and `profile` as for `run`. Raises DataError when the pictures are not those the run began with, and where
     no checkpoint is sound; UsageError while another process trains the run.
     """
-    with processes.together():
+    with processes.together(), keeping_freed():
         yield from _resume(Path(folder), model, loss, every, profile)
 
 
