@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,7 +262,7 @@ def _decoded(contents: dict[str, bytes], what: Distribution, place: Path) -> Cif
     def checksum(name: str) -> str:
         return hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
 
-    def batch(name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def opened(name: str) -> Batch:
         return _batch(_opened(contents[name], place), what, f"{place}: {name}")
 
     # Neither the sums nor the reordering of 30 million bytes hold Python's lock.
@@ -274,18 +274,15 @@ def _decoded(contents: dict[str, bytes], what: Distribution, place: Path) -> Cif
                     "another copy"
                 )
         classes = _names(_opened(contents[next(iter(what.meta))], place), what, place)
-        train, test = list(pool.map(batch, what.train)), list(pool.map(batch, what.test))
-    return Cifar(
-        train_pixels=np.concatenate([pixels for pixels, _ in train]),
-        train_labels=np.concatenate([labels for _, labels in train]),
-        test_pixels=np.concatenate([pixels for pixels, _ in test]),
-        test_labels=np.concatenate([labels for _, labels in test]),
-        classes=classes,
-    )
+        train, test = (_joined(list(pool.map(opened, names)), pool) for names in (what.train, what.test))
+    return Cifar(*train, *test, classes)
 
 
-def _batch(values: dict[str, Any], what: Distribution, place: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A batch's pixels, N×32×32×3, and its labels."""
+#: The planes of some pictures, a row each (N, 3072), and their labels (N,).
+Batch: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def _batch(values: dict[str, Any], what: Distribution, place: str) -> Batch:
     data, labels = values.get("data"), values.get(what.labels)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise DataError(f"{place}: its data is no array of rows of 3,072 bytes: take the published file")
@@ -293,8 +290,20 @@ def _batch(values: dict[str, Any], what: Distribution, place: str) -> tuple[NDAr
         raise DataError(f"{place}: its {what.labels} are no list of numbers below {what.classes}: take another copy")
     if len(labels) != len(data):
         raise DataError(f"{place}: it has {len(data)} pictures and {len(labels)} labels: take another copy")
-    # A row has the red plane first, then the green, then the blue.
-    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.array(labels, np.uint8)
+    return data, np.array(labels, np.uint8)
+
+
+def _joined(batches: list[Batch], pool: ThreadPoolExecutor) -> Batch:
+    """Pixels (N, 32, 32, 3) and labels of some batches, one after the other."""
+    ends = np.cumsum([len(labels) for _, labels in batches])
+    pixels = np.empty((ends[-1], 32, 32, 3), np.uint8)
+
+    def put(end: int, data: NDArray[np.uint8]) -> None:
+        # A row has the red plane first, then the green, then the blue.
+        pixels[end - len(data) : end] = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+    list(pool.map(put, ends.tolist(), (data for data, _ in batches)))
+    return pixels, np.concatenate([labels for _, labels in batches])
 
 
 def _names(values: dict[str, Any], what: Distribution, place: Path) -> tuple[str, ...]:

@@ -36,8 +36,9 @@ from pellucid.training.memory import NoRoomError, no_room
 
 #: What a later candidate must win by.
 MARGIN = 0.10
-#: Rounds through all candidates; and after how many seconds, or which share of the run to come, none is begun.
-ROUNDS, SECONDS, SHARE = 5, 6.0, 0.03
+#: Rounds through all candidates, at least and at most; and after how many seconds, or after which share of the run to
+#: come, no further one is begun.
+FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE = 2, 5, 6.0, 0.03
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ def _rounds(
                 continue
             if round_ > 0:
                 least[i] = min(least[i], took)
-        steps = next(iter(twins.values())).steps
-        if round_ > 0 and time.perf_counter() - begun > min(SECONDS, SHARE * steps * min(least) / 1e3):
+        spent, run = time.perf_counter() - begun, next(iter(twins.values())).steps * min(least) / 1e3
+        if round_ >= (1 if spent > SECONDS else FEWEST_ROUNDS) and spent > min(SECONDS, SHARE * run):
             break
     return least
 
