@@ -52,7 +52,7 @@ BARS = {
     "cifar10-71.6": Bar(
         "cifar10",
         0.716,
-        ("--net", "quick(32)", "--epochs", "1", "--augment", "flip", "--sample", "0.8"),
+        ("--net", "quick(32)", "--epochs", "1", "--augment", "flip", "--sample", "0.85"),
         5,
         others=True,
     ),

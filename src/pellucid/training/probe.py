@@ -38,7 +38,7 @@ from pellucid.training.memory import NoRoomError, no_room
 MARGIN = 0.10
 #: Rounds through all candidates, at least and at most; and after how many seconds, or after which share of the run to
 #: come, no further one is begun.
-FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE = 2, 5, 6.0, 0.03
+FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE = 3, 5, 6.0, 0.03
 
 
 @dataclass(frozen=True)
