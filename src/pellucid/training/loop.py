@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
+from pellucid.data.ahead import ahead
 from pellucid.data.batches import Batches, pieces
 from pellucid.data.memory import out_of_memory
 from pellucid.data.mix import Mixed, Target, hits, mixes, part_of, targets
@@ -147,6 +148,9 @@ class Training:
     def _drawn(self, first: int) -> Iterator[tuple[torch.Tensor, Target]]:
         """The batches left in this epoch."""
         drawn = self.batches.epoch(self.epoch, first)
+        if self.batches.device.type == "cpu":
+            # A GPU works while Python goes on to the next batch anyway.
+            drawn = ahead(drawn)
         while True:
             with _enough("a batch of pictures: end what else runs on this machine, or take a smaller --batch-size"):
                 step = next(drawn, None)
