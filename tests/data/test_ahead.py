@@ -57,5 +57,5 @@ def test_one_that_is_left_ends_its_thread() -> None:
     threads = threading.active_count()
     numbers = ahead(iter(range(100)))
     assert next(numbers) == 0
-    numbers.close()  # type: ignore[attr-defined]  # it is a generator
+    numbers.close()
     assert threading.active_count() == threads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import torch
 T = TypeVar("T")
 
 
-def ahead(made: Iterator[T]) -> Iterator[T]:
+def ahead(made: Iterator[T]) -> Generator[T, None, None]:
     """The same things in the same order, each made in a thread of its own while the one before it is in use.
 
     That thread computes alone: a team of its own would take the cores from the network. What is raised in it is raised

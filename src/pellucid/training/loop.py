@@ -149,7 +149,7 @@ class Training:
         """The batches left in this epoch."""
         drawn = self.batches.epoch(self.epoch, first)
         if self.batches.device.type == "cpu":
-            # A GPU works while Python goes on to the next batch anyway.
+            # While a GPU works, Python goes on to the next batch anyway.
             drawn = ahead(drawn)
         while True:
             with _enough("a batch of pictures: end what else runs on this machine, or take a smaller --batch-size"):

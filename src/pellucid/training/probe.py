@@ -8,12 +8,14 @@ processor, torch, network, batch and size, and written to the recipe.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
 import itertools
 import json
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pellucid.data.ahead import ahead
 from pellucid.data.batches import WHOLE, Batches
 from pellucid.data.cache import cache_folder
 from pellucid.data.mix import Target
@@ -39,6 +42,8 @@ MARGIN = 0.10
 #: Rounds through all candidates, at least and at most; and after how many seconds, or after which share of the run to
 #: come, no further one is begun.
 FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE = 3, 5, 6.0, 0.03
+#: Steps that show how long the steps of a run will be, at least and at most, and the seconds after which it is enough.
+FEWEST_STEPS, STEPS, STEPS_SECONDS = 6, 60, 2.0
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,24 @@ def pick(milliseconds: list[float]) -> int:
 
 
 def step_milliseconds(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, engine: Engine) -> float:
-    """The least milliseconds of a few training steps under this engine; model and torch's generators stay as are."""
-    return _time(model, batches, recipe, loss, [engine])[0]
+    """Milliseconds of a training step as a run will take it; infinity where memory has no room for one.
+
+    The median of the later half of some steps: the first ones have memory to clear. Model and torch's generators stay
+    as they are.
+    """
+    device, took = batches.device, list[float]()
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        threads(engine.threads),
+        contextlib.closing(ahead(_endless(batches))) as drawn,
+    ):
+        training, begun = _twin(model, batches, recipe, loss, engine), time.perf_counter()
+        try:
+            while len(took) < FEWEST_STEPS or (len(took) < STEPS and time.perf_counter() - begun < STEPS_SECONDS):
+                took.append(_step(training, drawn))
+        except NoRoomError:
+            return math.inf
+    return statistics.median(took[len(took) // 2 :])
 
 
 def _time(
@@ -170,19 +191,13 @@ def _time(
 def _rounds(
     model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine], parts: int
 ) -> list[float]:
-    device = batches.device
     least = [math.inf] * len(tried)
     # Candidates that differ in threads alone share a copy of the network and its optimiser: a large one has no room for
     # one each.
     twins: dict[tuple[Precision, Layout], Training] = {}
     for engine in tried:
         if (engine.precision, engine.layout) not in twins:
-            twin = Training(
-                place(copy.deepcopy(model), engine, device), batches, dataclasses.replace(recipe, engine=engine), loss
-            )
-            twin.to_training_mode()
-            twin.parts, twin.divisible = parts, False
-            twins[engine.precision, engine.layout] = twin
+            twins[engine.precision, engine.layout] = _twin(model, batches, recipe, loss, engine, parts)
     drawn = _endless(batches)
     begun, full = time.perf_counter(), set[int]()
     for round_ in range(ROUNDS + 1):
@@ -203,6 +218,15 @@ def _rounds(
         if round_ >= (1 if spent > SECONDS else FEWEST_ROUNDS) and spent > min(SECONDS, SHARE * run):
             break
     return least
+
+
+def _twin(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, engine: Engine, parts: int = 1) -> Training:
+    """A copy of the network in training, whose steps change nothing else; its batches are taken in so many parts."""
+    placed = place(copy.deepcopy(model), engine, batches.device)
+    twin = Training(placed, batches, dataclasses.replace(recipe, engine=engine), loss)
+    twin.to_training_mode()
+    twin.parts, twin.divisible = parts, False
+    return twin
 
 
 def _endless(batches: Batches) -> Iterator[tuple[torch.Tensor, Target]]:
