@@ -8,7 +8,6 @@ processor, torch, network, batch and size, and written to the recipe.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -24,7 +23,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.data.ahead import ahead
 from pellucid.data.batches import WHOLE, Batches
 from pellucid.data.cache import cache_folder
 from pellucid.data.mix import Target
@@ -165,9 +163,8 @@ def step_milliseconds(model: nn.Module, batches: Batches, recipe: Recipe, loss: 
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         threads(engine.threads),
-        contextlib.closing(ahead(_endless(batches))) as drawn,
     ):
-        training, begun = _twin(model, batches, recipe, loss, engine), time.perf_counter()
+        training, drawn, begun = _twin(model, batches, recipe, loss, engine), _endless(batches), time.perf_counter()
         try:
             while len(took) < FEWEST_STEPS or (len(took) < STEPS and time.perf_counter() - begun < STEPS_SECONDS):
                 took.append(_step(training, drawn))
