@@ -52,21 +52,24 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
     for result in document["results"].values():
         own, others = result["pellucid"], []
         for name, other in result["others"].items():
-            runs, crossed = len(other["runs"]), other["crossed"]
+            count = f"{len(other['runs'])} seed{'s' * (len(other['runs']) > 1)}"
+            crossed, sooner = other["crossed"], other["pellucid_sooner"]
             if crossed is None:
                 last = other["runs"][0]["epochs"][-1]
-                others.append(f"{NAMES[name]}: not in {last['epoch']} epochs, {last['seconds']:,.0f} s ({runs} seeds)")
-                continue
-            sooner, seconds = other["pellucid_sooner"], crossed["seconds"]
-            others.append(
-                f"{NAMES[name]}: {seconds['median']:,.0f} ({seconds['min']:,.0f} to {seconds['max']:,.0f}; "
-                f"{crossed['epoch']} epochs, {runs} seed{'s' * (runs > 1)})"
-                + (
-                    f": Pellucid {sooner['median']:.0f}× sooner ({sooner['min']:.0f} to {sooner['max']:.0f})"
-                    if sooner
-                    else ""
+                best = f"{other['best_mean_accuracy']:.3f} at best"
+                text = f"not in {last['epoch']} epochs ({last['seconds']:,.0f} s; {best}; {count})"
+            else:
+                seconds = crossed["seconds"]
+                text = (
+                    f"{seconds['median']:,.0f} ({seconds['min']:,.0f} to {seconds['max']:,.0f}; "
+                    f"{crossed['epoch']} epochs, {count})"
                 )
-            )
+            if sooner is not None:
+                text += (
+                    f", Pellucid {'more than ' * (crossed is None)}{sooner['median']:.0f}× sooner "
+                    f"({sooner['min']:.0f} to {sooner['max']:.0f})"
+                )
+            others.append(f"{NAMES[name]}: {text}")
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
         seconds, count = own["seconds"], len(own["runs"])
         reached = "" if own["reached"] else "not reached: "
