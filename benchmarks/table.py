@@ -52,7 +52,7 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
     for result in document["results"].values():
         own, others = result["pellucid"], []
         for name, other in result["others"].items():
-            count = f"{len(other['runs'])} seed{'s' * (len(other['runs']) > 1)}"
+            count = seeds(other["runs"])
             crossed, sooner = other["crossed"], other["pellucid_sooner"]
             if crossed is None:
                 last = other["runs"][0]["epochs"][-1]
@@ -71,12 +71,12 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
                 )
             others.append(f"{NAMES[name]}: {text}")
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
-        seconds, count = own["seconds"], len(own["runs"])
+        seconds = own["seconds"]
         reached = "" if own["reached"] else "not reached: "
         lines.append(
             f"| {result['accuracy']:.1%} of {result['data']} | {reached}**{seconds['median']:.1f}** "
-            f"({seconds['min']:.1f} to {seconds['max']:.1f}): {own['mean_accuracy']:.4f}{sd}, {count} "
-            f"seed{'s' * (count > 1)}; `{' '.join(result['flags'])}` | {'; '.join(others) or '–'} |"
+            f"({seconds['min']:.1f} to {seconds['max']:.1f}): {own['mean_accuracy']:.4f}{sd}, {seeds(own['runs'])}; "
+            f"`{' '.join(result['flags'])}` | {'; '.join(others) or '–'} |"
         )
     one = next(iter(document["results"].values()))
     return [
@@ -87,6 +87,11 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
         f"of the others the first epoch at which the mean over their seeds crosses; {one['date']}. "
         "[benchmarks/accuracy.py](benchmarks/accuracy.py) makes it.",
     ]
+
+
+def seeds(runs: list) -> str:  # type: ignore[type-arg]
+    """How many there are of them."""
+    return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
 
 
 def machine(document: dict) -> str:  # type: ignore[type-arg]
