@@ -21,25 +21,6 @@ with np.load(path) as arrays:
     x = (arrays["pixels"].astype(np.float32) / 255 - 0.5) / 0.25
     y = arrays["labels"]
 keras.utils.set_random_seed(0)
-if net == "cifar-cnn":
-    stack = [
-        keras.Input((32, 32, 3)),
-        layers.Conv2D(32, 3, padding="same", activation="relu"), layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(2), layers.Dropout(0.25),
-        layers.Conv2D(64, 3, padding="same", activation="relu"), layers.Conv2D(64, 3, activation="relu"),
-        layers.MaxPooling2D(2), layers.Dropout(0.25),
-        layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5), layers.Dense(10),
-    ]  # fmt: skip
-elif net == "resnet18":
-    stack = []
-else:
-    stack = [
-        keras.Input((32, 32, 1)),
-        layers.Conv2D(6, 5, activation="tanh"), layers.AveragePooling2D(2),
-        layers.Conv2D(16, 5, activation="tanh"), layers.AveragePooling2D(2),
-        layers.Conv2D(120, 5, activation="tanh"), layers.Flatten(),
-        layers.Dense(84, activation="tanh"), layers.Dense(10),
-    ]  # fmt: skip
 
 
 def normalised(x: keras.KerasTensor, width: int, kernel: int, stride: int = 1) -> keras.KerasTensor:
@@ -60,7 +41,25 @@ def resnet18() -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
-model = keras.Sequential(stack) if stack else resnet18()
+if net == "cifar-cnn":
+    model = keras.Sequential([
+        keras.Input((32, 32, 3)),
+        layers.Conv2D(32, 3, padding="same", activation="relu"), layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2), layers.Dropout(0.25),
+        layers.Conv2D(64, 3, padding="same", activation="relu"), layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2), layers.Dropout(0.25),
+        layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5), layers.Dense(10),
+    ])  # fmt: skip
+elif net == "resnet18":
+    model = resnet18()
+else:
+    model = keras.Sequential([
+        keras.Input((32, 32, 1)),
+        layers.Conv2D(6, 5, activation="tanh"), layers.AveragePooling2D(2),
+        layers.Conv2D(16, 5, activation="tanh"), layers.AveragePooling2D(2),
+        layers.Conv2D(120, 5, activation="tanh"), layers.Flatten(),
+        layers.Dense(84, activation="tanh"), layers.Dense(10),
+    ])  # fmt: skip
 model.compile(
     optimizer=keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

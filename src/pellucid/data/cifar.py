@@ -40,6 +40,10 @@ UNPACKED = 1 << 29
 MEMBERS = 1000
 
 
+#: The pixels of some pictures, in whatever order, and their labels (N,).
+Batch: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
 @dataclass(frozen=True)
 class Distribution:
     """The published files of one of the two sets, each with its MD5."""
@@ -278,11 +282,8 @@ def _decoded(contents: dict[str, bytes], what: Distribution, place: Path) -> Cif
     return Cifar(*train, *test, classes)
 
 
-#: The planes of some pictures, a row each (N, 3072), and their labels (N,).
-Batch: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-
-
 def _batch(values: dict[str, Any], what: Distribution, place: str) -> Batch:
+    """A batch's pixels as they stand in its file, a row of planes each (N, 3072), and its labels."""
     data, labels = values.get("data"), values.get(what.labels)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise DataError(f"{place}: its data is no array of rows of 3,072 bytes: take the published file")

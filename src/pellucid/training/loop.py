@@ -13,7 +13,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ from pellucid.training.finetune import frozen_modules
 from pellucid.training.forward import DTYPES, Answers, Forward, averaged
 from pellucid.training.losses import Loss, mass
 from pellucid.training.machine import own_cores
-from pellucid.training.memory import NoRoomError, Statistics, Whole, give_back, most_parts, no_room, sentence
+from pellucid.training.memory import NoRoomError, Statistics, Whole, enough, give_back, most_parts, no_room, sentence
 from pellucid.training.optimise import decayed, learning_rate, make_optimizer, set_rate
 
 
@@ -152,7 +152,7 @@ class Training:
         if self._hands_free():
             drawn = ahead(drawn)
         while True:
-            with _enough("a batch of pictures: end what else runs on this machine, or take a smaller --batch-size"):
+            with enough("a batch of pictures: end what else runs on this machine, or take a smaller --batch-size"):
                 step = next(drawn, None)
             if step is None:
                 return
@@ -193,7 +193,7 @@ class Training:
             self._statistics.put_back()
             raise NotFiniteError
         self._regularise_gradient()
-        with _enough("the optimiser's own numbers: end what else runs on this machine, or take --optimizer sgd"):
+        with enough("the optimiser's own numbers: end what else runs on this machine, or take --optimizer sgd"):
             self.optimizer.step()
         self._update_average()
         self._mark("optimiser")
@@ -386,17 +386,6 @@ class Training:
         A mixture of two pictures counts as right by the share of the one that is named.
         """
         return float(self.loss_sum) / max(1, self.seen), float(self.correct) / max(1, self.seen)
-
-
-@contextmanager
-def _enough(what: str) -> Iterator[None]:
-    """Turn memory that runs out where nothing can be divided into a NoRoomError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise NoRoomError(f"memory has no room for {what}") from error
 
 
 def _mixed(seed: int, process: int) -> int:

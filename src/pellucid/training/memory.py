@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pellucid.data.memory import out_of_memory
 from pellucid.errors import PellucidError
 from pellucid.training.losses import Loss, mass
 
@@ -37,6 +38,17 @@ def no_room(pictures: int, size: tuple[int, int]) -> NoRoomError:
         f"memory has no room for a training step of {shown}: end what else runs on this machine, or take a smaller "
         "--net or --size"
     )
+
+
+@contextmanager
+def enough(what: str) -> Iterator[None]:
+    """Turn memory that runs out where nothing can be divided into a NoRoomError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise NoRoomError(f"memory has no room for {what}") from error
 
 
 class Whole(NamedTuple):

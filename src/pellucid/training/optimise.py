@@ -19,7 +19,6 @@ _ONECYCLE_START, _ONECYCLE_CLIMB = 0.2, 0.2
 _WARMUP = 0.05
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
-
 _SGD, _ADAM, _ADAMW = plain(torch.optim.SGD), plain(torch.optim.Adam), plain(torch.optim.AdamW)
 
 # Where torch has one kernel for the whole update it takes a third of the time of the loop over the formula's parts.

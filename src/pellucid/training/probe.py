@@ -17,6 +17,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +107,14 @@ def choose(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, *, ag
     known = None if again else _recall(key, tried)
     if known is not None:
         return known
-    milliseconds, parts = _time(model, batches, recipe, loss, tried), 1
-    while min(milliseconds) == math.inf:
-        # None has room for the batch: in the parts, then, that training will come to.
-        parts *= 2
-        if parts > batches.batch_size:
-            raise no_room(1, batches.preprocess.size)
-        milliseconds = _time(model, batches, recipe, loss, tried, parts)
+    with _same_randomness(batches.device):
+        milliseconds, parts = _time(model, batches, recipe, loss, tried), 1
+        while min(milliseconds) == math.inf:
+            # None has room for the batch: in the parts, then, that training will come to.
+            parts *= 2
+            if parts > batches.batch_size:
+                raise no_room(1, batches.preprocess.size)
+            milliseconds = _time(model, batches, recipe, loss, tried, parts)
     best = pick(milliseconds)
     table = tuple(
         {
@@ -159,11 +161,8 @@ def step_milliseconds(model: nn.Module, batches: Batches, recipe: Recipe, loss: 
     The median of the later half of some steps: the first ones have memory to clear. Model and torch's generators stay
     as they are.
     """
-    device, took = batches.device, list[float]()
-    with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        threads(engine.threads),
-    ):
+    took = list[float]()
+    with _same_randomness(batches.device), threads(engine.threads):
         training, drawn, begun = _twin(model, batches, recipe, loss, engine), _endless(batches), time.perf_counter()
         try:
             while len(took) < FEWEST_STEPS or (len(took) < STEPS and time.perf_counter() - begun < STEPS_SECONDS):
@@ -178,16 +177,8 @@ def _time(
 ) -> list[float]:
     """The least milliseconds of a training step under each engine; infinity where memory has no room for it.
 
-    The batch is taken in so many parts. The model, and the state of torch's generators, are as before afterwards.
+    The batch is taken in so many parts. The model is as before afterwards.
     """
-    device = batches.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        return _rounds(model, batches, recipe, loss, tried, parts)
-
-
-def _rounds(
-    model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, tried: list[Engine], parts: int
-) -> list[float]:
     least = [math.inf] * len(tried)
     # Candidates that differ in threads alone share a copy of the network and its optimiser: a large one has no room for
     # one each.
@@ -195,7 +186,7 @@ def _rounds(
     for engine in tried:
         if (engine.precision, engine.layout) not in twins:
             twins[engine.precision, engine.layout] = _twin(model, batches, recipe, loss, engine, parts)
-    drawn = _endless(batches)
+    drawn, steps = _endless(batches), next(iter(twins.values())).steps
     begun, full = time.perf_counter(), set[int]()
     for round_ in range(ROUNDS + 1):
         for i, engine in enumerate(tried):
@@ -211,10 +202,15 @@ def _rounds(
                 continue
             if round_ > 0:
                 least[i] = min(least[i], took)
-        spent, run = time.perf_counter() - begun, next(iter(twins.values())).steps * min(least) / 1e3
-        if round_ >= (1 if spent > SECONDS else FEWEST_ROUNDS) and spent > min(SECONDS, SHARE * run):
+        spent, run = time.perf_counter() - begun, steps * min(least) / 1e3
+        if round_ > 0 and (spent > SECONDS or (round_ >= FEWEST_ROUNDS and spent > SHARE * run)):
             break
     return least
+
+
+def _same_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Leave torch's generators as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _twin(model: nn.Module, batches: Batches, recipe: Recipe, loss: Loss, engine: Engine, parts: int = 1) -> Training:
