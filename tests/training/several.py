@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -115,46 +116,60 @@ def same(tensors: list[torch.Tensor]) -> bool:
     return not processes.any_of(not all(torch.equal(a, b) for a, b in zip(copies, tensors, strict=True)))
 
 
-def main(out: Path) -> None:
+def told(rank: int) -> dict[str, Any]:
+    """What this process finds, in touch with the others."""
     answer: dict[str, Any] = {"losses": {}, "same": {}}
+    shard = Shard(rank, processes.size())
+    for case in CASES:
+        answer["losses"][case], work = losses(case, shard)
+        answer["same"][case] = same([*work.model.parameters(), *work.kept.parameters()])
+    _, work = losses("normalised", shard)
+    answer["apart"] = same(list(work.model.buffers()))
+    work.align()
+    answer["aligned"] = same(list(work.model.buffers()))
+    model, alone = evaluation()
+    answer["evaluated"] = np.array_equal(alone, infer_together(model, PREPROCESS, validation(), CLASSES))
+    answer["few"] = infer_together(model, PREPROCESS, validation(3), CLASSES).shape
+    answer["refused"] = refusal(bad)
+    # One process is asked to stop after its third step, and all do after the next.
+    work = training("sgd", shard)
+    work.wish = lambda: rank == 1 and work.step == 3
+    for _ in work.run_epoch():
+        if work.stopping:
+            break
+    answer["stopped"] = work.step
+    # One process has less memory than the others.
+    work = training("sgd", shard)
+    if rank == 1:
+        forward = work.forward
+
+        def narrow(x_nhwc: torch.Tensor) -> Any:
+            if len(x_nhwc) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(x_nhwc)
+
+        work.forward = narrow  # type: ignore[assignment]
+    next(work.run_epoch())
+    answer["parts"], answer["narrow"] = work.parts, float(work.loss_sum) / work.seen
+    return answer
+
+
+def threads_of_gloo() -> int:
+    names = (path.read_text("utf-8") for path in Path("/proc/self/task").glob("*/comm"))
+    return sum("gloo" in name for name in names)
+
+
+def main(out: Path) -> None:
     torch.set_num_threads(1)
     rank = processes.rank()
     for _ in range(2):  # a script may train twice
         with processes.together():
-            answer["agreed"] = processes.agreed({"told": [rank, 0.1]})
+            agreed = processes.agreed({"told": [rank, 0.1]})
     with processes.together():
-        shard = Shard(rank, processes.size())
-        for case in CASES:
-            answer["losses"][case], work = losses(case, shard)
-            answer["same"][case] = same([*work.model.parameters(), *work.kept.parameters()])
-        _, work = losses("normalised", shard)
-        answer["apart"] = same(list(work.model.buffers()))
-        work.align()
-        answer["aligned"] = same(list(work.model.buffers()))
-        model, alone = evaluation()
-        answer["evaluated"] = np.array_equal(alone, infer_together(model, PREPROCESS, validation(), CLASSES))
-        answer["few"] = infer_together(model, PREPROCESS, validation(3), CLASSES).shape
-        answer["refused"] = refusal(bad)
-        # One process is asked to stop after its third step, and all do after the next.
-        work = training("sgd", shard)
-        work.wish = lambda: rank == 1 and work.step == 3
-        for _ in work.run_epoch():
-            if work.stopping:
-                break
-        answer["stopped"] = work.step
-        # One process has less memory than the others.
-        work = training("sgd", shard)
-        if rank == 1:
-            forward = work.forward
-
-            def narrow(x_nhwc: torch.Tensor) -> Any:
-                if len(x_nhwc) > 10:
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-                return forward(x_nhwc)
-
-            work.forward = narrow  # type: ignore[assignment]
-        next(work.run_epoch())
-        answer["parts"], answer["narrow"] = work.parts, float(work.loss_sum) / work.seen
+        answer = {**told(rank), "agreed": agreed, "threads within": threads_of_gloo()}
+    # Trainings may stand in cycles of references.
+    gc.collect()
+    answer["threads after"] = threads_of_gloo()
     (out / f"{rank}.json").write_text(json.dumps(answer), encoding="utf-8")
 
 

@@ -89,6 +89,9 @@ def agree_with_one(told: list[dict[str, Any]]) -> None:
         assert answer["aligned"]
         assert answer["refused"][:2] == ["DataError", "the pictures are gone; put them back"]
         assert answer["stopped"] == 4
+        # A thread left over may end the process with SIGABRT while Python shuts down.
+        assert answer["threads within"] > 0
+        assert answer["threads after"] == 0
         assert answer["narrow"] == pytest.approx(several.losses("sgd", WHOLE)[0][0], abs=1e-6)
     assert [bool(answer["refused"][2]) for answer in told] == [False, *[True] * (len(told) - 1)]
 

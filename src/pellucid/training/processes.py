@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import importlib
 import itertools
 import json
 import os
@@ -79,6 +80,9 @@ def together() -> Iterator[None]:
     if not several() or dist.is_initialized():
         yield
         return
+    # DistributedDataParallel imports this module, and a default argument in it then keeps the group for good: gloo's
+    # threads would live on, and one that lets go of a tensor while Python shuts down ends this process with SIGABRT.
+    importlib.import_module("torch.distributed.nn.functional")
     # Gloo needs fresh names for each group; torchrun keeps those of workers that it has started anew.
     prefix = f"pellucid/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_groups)}"
     store = dist.PrefixStore(prefix, _store())  # type: ignore[attr-defined]
