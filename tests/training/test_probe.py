@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +50,36 @@ def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = choose(precision="float32", threads=1)
     assert measured.engine.layout == "nhwc"
     assert [row["layout"] for row in measured.table if row["chosen"]] == ["nhwc"]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, milliseconds: Callable[[int, int], float]) -> tuple[list[int], list[int]]:
+    """How often one thread and two were tried, by steps that take `milliseconds(threads, tries so far)`, of 200."""
+    clock, tries = [0.0], {1: [0], 2: [0]}
+
+    def step(_: Training, __: object) -> float:
+        count = torch.get_num_threads()
+        took = milliseconds(count, tries[count][0])
+        tries[count][0] += 1
+        clock[0] += took / 1e3
+        return took
+
+    monkeypatch.setattr(probe, "own_cores", lambda: 2)
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(probe, "_step", step)
+    monkeypatch.setattr(Training, "steps", 200)
+    return tries[1], tries[2]
+
+
+def test_threads_that_are_disturbed_for_a_while_are_tried_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two threads were seen to take 40 ms in place of 18 for most of a second, while one took 36.
+    scripted(monkeypatch, lambda threads, tried: 36 if threads == 1 else (40 if tried < 5 else 18))
+    assert choose(precision="float32", layout="nchw").engine.threads == 2
+
+
+def test_a_clear_case_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = scripted(monkeypatch, lambda threads, _: 36 if threads == 1 else 20)
+    assert choose(precision="float32", layout="nchw").engine.threads == 2
+    assert (one[0], two[0]) == (probe.FEWEST_ROUNDS + 1,) * 2
 
 
 def test_an_engine_that_memory_has_no_room_for_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,12 @@ from pellucid.training.memory import NoRoomError, no_room
 
 #: What a later candidate must win by.
 MARGIN = 0.10
-#: Rounds through all candidates, at least and at most; and after how many seconds, or after which share of the run to
-#: come, no further one is begun.
-FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE = 3, 5, 6.0, 0.03
+#: A candidate that takes more than so many times the least is hopeless after a round, and beaten after `FEWEST_ROUNDS`.
+HOPELESS, BEATEN = 2.0, 1.25
+#: Rounds through the candidates, at least and at most; and after how many seconds, or after which share of the run to
+#: come, no further one is begun. Where several are left that are not beaten, the share is the larger one: two threads
+#: that something else disturbs for a second look slower than one.
+FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE, CLOSE_SHARE = 3, 8, 6.0, 0.03, 0.08
 #: Steps that show how long the steps of a run will be, at least and at most, and the seconds after which it is enough.
 FEWEST_STEPS, STEPS, STEPS_SECONDS = 6, 60, 2.0
 
@@ -189,10 +192,11 @@ def _time(
     drawn, steps = _endless(batches), next(iter(twins.values())).steps
     begun, full = time.perf_counter(), set[int]()
     for round_ in range(ROUNDS + 1):
-        for i, engine in enumerate(tried):
-            # The first round warms up, and shows which candidates are hopeless: those get no second try.
-            if i in full or (round_ > 1 and least[i] > 2 * min(least)):
-                continue
+        # The first round warms up, and shows which candidates are hopeless: those get no second try.
+        bound = math.inf if round_ < 2 else min(least) * (HOPELESS if round_ <= FEWEST_ROUNDS else BEATEN)
+        left = [i for i, ms in enumerate(least) if i not in full and ms <= bound]
+        for i in left:
+            engine = tried[i]
             try:
                 with threads(engine.threads):
                     took = _step(twins[engine.precision, engine.layout], drawn)
@@ -203,7 +207,9 @@ def _time(
             if round_ > 0:
                 least[i] = min(least[i], took)
         spent, run = time.perf_counter() - begun, steps * min(least) / 1e3
-        if round_ > 0 and (spent > SECONDS or (round_ >= FEWEST_ROUNDS and spent > SHARE * run)):
+        close = sum(ms <= BEATEN * min(least) for ms in least) > 1
+        known = round_ >= FEWEST_ROUNDS and spent > (CLOSE_SHARE if close else SHARE) * run
+        if round_ > 0 and (spent > SECONDS or known):
             break
     return least
 
