@@ -48,7 +48,8 @@ def throughput(document: dict) -> list[str]:  # type: ignore[type-arg]
 
 def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
     """Seconds to an accuracy, in Markdown, with what was measured beneath."""
-    lines = ["| seconds of training to an accuracy on test | Pellucid | the others |", "|---|---|---|"]
+    heads = ("seconds of training to an accuracy on test", "Pellucid", "with the mirror image", "the others")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for result in document["results"].values():
         own, others = result["pellucid"], []
         for name, other in result["others"].items():
@@ -65,25 +66,25 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
                     f"{crossed['epoch']} epochs, {count})"
                 )
             if sooner is not None:
-                text += (
-                    f", Pellucid {'more than ' * (crossed is None)}{sooner['median']:.0f}× sooner "
-                    f"({sooner['min']:.0f} to {sooner['max']:.0f})"
-                )
+                text += f", Pellucid {'more than ' * (crossed is None)}{sooner['median']:.0f}× sooner"
+                text += f" ({sooner['min']:.0f} to {sooner['max']:.0f})" * (len(other["runs"]) > 1)
             others.append(f"{NAMES[name]}: {text}")
+        mirrored = "–" if own["mean_mirrored"] is None else f"{own['mean_mirrored']:.4f}"
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
         seconds = own["seconds"]
         reached = "" if own["reached"] else "not reached: "
         lines.append(
             f"| {result['accuracy']:.1%} of {result['data']} | {reached}**{seconds['median']:.1f}** "
             f"({seconds['min']:.1f} to {seconds['max']:.1f}): {own['mean_accuracy']:.4f}{sd}, {seeds(own['runs'])}; "
-            f"`{' '.join(result['flags'])}` | {'; '.join(others) or '–'} |"
+            f"`{' '.join(result['flags'])}` | {mirrored} | {'; '.join(others) or '–'} |"
         )
     one = next(iter(document["results"].values()))
     return [
         *lines,
         "",
         f"{machine(one)}; from the pictures on disk to the last epoch's end, reading, looking for the engine and the "
-        "look at val included; the mean of the last epoch's accuracy over the seeds, without test-time augmentation; "
+        "look at val included; the mean of the last epoch's accuracy over the seeds, without test-time augmentation, "
+        "and beside it with the answers to a picture and its mirror image averaged; "
         f"of the others the first epoch at which the mean over their seeds crosses; {one['date']}. "
         "[benchmarks/accuracy.py](benchmarks/accuracy.py) makes it.",
     ]

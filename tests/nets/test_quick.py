@@ -46,6 +46,17 @@ def test_the_width_is_that_of_the_first_block() -> None:
 
 
 @pytest.mark.parametrize(
+    ("net", "side", "widths"),
+    [("quick(16,middle=64)", 32, [16, 64, 64]), ("quick(16,middle=20)", 224, [8, 16, 20, 64])],
+)
+def test_the_middle_block_has_the_channels_that_it_is_given(net: str, side: int, widths: list[int]) -> None:
+    model = nets.build(net, 10, (3, side, side))
+    assert model.text == net.replace(",", ", ")
+    found = [module.conv.out_channels for module in model if isinstance(module, Block)]
+    assert found == widths
+
+
+@pytest.mark.parametrize(
     ("height", "width"),
     [(8, 8), (9, 9), (28, 28), (32, 32), (64, 64), (97, 97), (224, 224), (8, 50), (33, 20), (300, 70)],
 )

@@ -59,6 +59,8 @@ class Quick(Family):
     width: int = option(COUNT, WIDTH, placed=True)
     stride: int | str = option(Values(words=("auto",), whole=(1, 256)), "auto")
     """Of the stem; by the images' size unless given."""
+    middle: int | str = option(Values(words=("auto",), whole=COUNT.whole), "auto")
+    """Channels of the block before the last, which has four times the width: twice the width unless given."""
 
     def network(self, name: str, classes: int, image: Shape) -> Network:
         """See the module. Raises ShapeError for images smaller than 8×8, or too small for the stride."""
@@ -85,10 +87,12 @@ class Quick(Family):
         modules = Modules(stem=_named(conv=stem, relu=nn.ReLU()))
         side = (min(H, W) - kernel) // stride + 1
         blocks = max(BLOCKS, math.ceil(math.log2((side + 1) / (LAST_MAP + 1))))
-        for number in range(blocks):
-            width = max(FEWEST_CHANNELS, round(self.width * 2.0 ** (number + BLOCKS - blocks)))
+        widths = [max(FEWEST_CHANNELS, round(self.width * 2.0 ** (BLOCKS - left))) for left in range(blocks, 0, -1)]
+        if not isinstance(self.middle, str):
+            widths[-2] = self.middle
+        for number, width in enumerate(widths, 1):
             pool = side > POOL_ABOVE
-            modules[f"block{number + 1}"] = Block(channels, width, pool=pool)
+            modules[f"block{number}"] = Block(channels, width, pool=pool)
             channels, side = width, side // 2 if pool else side
         head = nn.Linear(channels, classes)
         nn.init.zeros_(head.bias)
