@@ -176,6 +176,7 @@ def main() -> None:
         "what": f"cifar10, {options.seconds:g} s, validation accuracy of the last epoch",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {key: value for key, value in environment().items() if key not in {"command", "begun"}},
+        "seconds": options.seconds,
         "settled": settled,
         "seeds": list(range(options.seeds)),
         "rows": [_row(name, runs) for name in runs],

@@ -87,8 +87,9 @@ def table(document: dict[str, Any]) -> str:
     )
 
 
-def filled(page: str, document: dict[str, Any]) -> str:
+def filled(page: str) -> str:
     """The page with its table renewed."""
+    document = json.loads(OUT.read_text(encoding="utf-8"))
     before, rest = page.split(BEGIN, 1)
     return f"{before}{BEGIN}\n{table(document)}\n{END}{rest.split(END, 1)[1]}"
 
@@ -115,7 +116,7 @@ def main() -> int:
         ],
     }
     OUT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(table(document))
     return int(code != 0)
 

@@ -1,13 +1,17 @@
-"""The README's speed tables, made from results/*.json: `python benchmarks/table.py` writes them there."""
+"""The tables of speed, made from results/*.json: `python benchmarks/table.py` writes them into the pages.
+
+A page says where: between `<!-- NAME.json: python benchmarks/table.py -->` and `<!-- end of NAME.json -->`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-BEGIN, END = "<!-- speed tables: python benchmarks/table.py -->", "<!-- end of speed tables -->"
+PAGES = (HERE.parent / "README.md", HERE.parent / "docs" / "speed.md")
+PLACE = re.compile(r"(<!-- (\w+)\.json: python benchmarks/table\.py -->\n).*?(<!-- end of \2\.json -->)", re.DOTALL)
 
 NAMES = {
     "pellucid": "**Pellucid**",
@@ -69,7 +73,7 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
                 text += f", Pellucid {'more than ' * (crossed is None)}{sooner['median']:.0f}× sooner"
                 text += f" ({sooner['min']:.0f} to {sooner['max']:.0f})" * (len(other["runs"]) > 1)
             others.append(f"{NAMES[name]}: {text}")
-        mirrored = "–" if own["mean_mirrored"] is None else f"{own['mean_mirrored']:.4f}"
+        mirrored = "–" if own.get("mean_mirrored") is None else f"{own['mean_mirrored']:.4f}"
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
         seconds = own["seconds"]
         reached = "" if own["reached"] else "not reached: "
@@ -90,6 +94,58 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
     ]
 
 
+def contributions(document: dict) -> list[str]:  # type: ignore[type-arg]
+    """What each part of `quick` is worth, in Markdown."""
+    settled = document["settled"]
+    lines = ["| without | val accuracy | the part is worth | seconds |", "|---|---|---|---|"]
+    for row in document["rows"]:
+        accuracy, worth = row["val_accuracy"], row["worth"]
+        points = "" if row["without"] == "whole" else f"{100 * worth['mean']:+.1f} ± {100 * worth['sd']:.1f} points"
+        name = "nothing: the whole recipe" if row["without"] == "whole" else row["without"]
+        lines.append(f"| {name} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {points} | {row['seconds']:.1f} |")
+    return [
+        *lines,
+        "",
+        f"`{settled['net']}`, {settled['epochs']} epochs, {settled['precision']}, {settled['layout']}, "
+        f"{settled['threads']} threads: what `--budget {document['seconds']:g}` comes to; means ± sd over "
+        f"{len(document['seeds'])} seeds, the worth seed by seed; {machine(document)}; {document['date']}. "
+        "[benchmarks/contributions.py](../benchmarks/contributions.py) makes it.",
+    ]
+
+
+def few_pictures(document: dict) -> list[str]:  # type: ignore[type-arg]
+    """Accuracy with few pictures, in Markdown."""
+    lines = ["| pictures | Pellucid as it is | ResNet-18 | ResNet-18 with Adam | seconds |", "|---|---|---|---|---|"]
+    for data, arms in document["results"].items():
+        cells = []
+        for arm in ("pellucid", "resnet18", "resnet18, adam"):
+            accuracy, epochs = arms[arm]["val_accuracy"], [run["epochs"] for run in arms[arm]["runs"]]
+            cells.append(f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f} ({min(epochs)} to {max(epochs)} epochs)")
+        took = [run["seconds"] for run in arms["pellucid"]["runs"]]
+        lines.append(f"| {data} | {' | '.join(cells)} | {min(took):.1f} to {max(took):.1f} |")
+    return [
+        *lines,
+        "",
+        f"Accuracy on val, mean ± sd over {len(document['seeds'])} seeds; {machine(document)}; {document['date']}. "
+        "[benchmarks/few_pictures.py](../benchmarks/few_pictures.py) makes it.",
+    ]
+
+
+def cold(document: dict) -> list[str]:  # type: ignore[type-arg]
+    """Cold starts, in Markdown."""
+    lines = ["| from nothing | seconds | most memory, MiB |", "|---|---|---|"]
+    for name, row in document["results"].items():
+        took = row["seconds"]
+        spread = f"{took['min']:.2f} to {took['max']:.2f}"
+        lines.append(f"| `{name}` | {took['median']:.2f} ({spread}) | {row['peak_mib']:,} |")
+    return [
+        *lines,
+        "",
+        f"A new process each time; medians of {document['rounds']} rounds; {machine(document)}; {document['date']}. "
+        "[benchmarks/cold.py](../benchmarks/cold.py) makes it.",
+    ]
+
+
 def seeds(runs: list) -> str:  # type: ignore[type-arg]
     """How many there are of them."""
     return f"{len(runs)} seed{'s' * (len(runs) > 1)}"
@@ -100,18 +156,25 @@ def machine(document: dict) -> str:  # type: ignore[type-arg]
     return f"{document['machine']['processor']}, {document['machine']['cores']} cores"
 
 
-def filled(readme: str, *documents: dict) -> str:  # type: ignore[type-arg]
-    """The README with its tables renewed: images per second, and, where they were measured, seconds to an accuracy."""
-    before, rest = readme.split(BEGIN, 1)
-    parts = [make(document) for make, document in zip((throughput, accuracy), documents, strict=False)]
-    text = "\n\n".join("\n".join(lines) for lines in parts)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
+TABLES = {
+    "throughput": throughput,
+    "accuracy": accuracy,
+    "contributions": contributions,
+    "few_pictures": few_pictures,
+    "cold": cold,
+}
 
 
-def results() -> list[dict]:  # type: ignore[type-arg]
-    """The documents that the tables are made of."""
-    return [json.loads((HERE / "results" / f"{name}.json").read_text("utf-8")) for name in ("throughput", "accuracy")]
+def filled(page: str) -> str:
+    """A page with its tables renewed."""
+
+    def renewed(place: re.Match[str]) -> str:
+        document = json.loads((HERE / "results" / f"{place[2]}.json").read_text(encoding="utf-8"))
+        return "\n".join([place[1].rstrip("\n"), *TABLES[place[2]](document), place[3]])
+
+    return PLACE.sub(renewed, page)
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8"), *results()), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")

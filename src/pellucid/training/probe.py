@@ -2,7 +2,7 @@
 
 Each candidate takes real steps of the real network on a real batch, the candidates in turn, so that a busy moment of
 the machine falls on all of them; the least time of each counts, and a later candidate must beat the best before it by
-10 %, so that noise does not choose. The choice touches the last bits of the result, so it is remembered for this
+5 %, so that noise does not choose. The choice touches the last bits of the result, so it is remembered for this
 processor, torch, network, batch and size, and written to the recipe.
 """
 
@@ -37,7 +37,7 @@ from pellucid.training.machine import bfloat16_works, own_cores, processor, thre
 from pellucid.training.memory import NoRoomError, no_room
 
 #: What a later candidate must win by.
-MARGIN = 0.10
+MARGIN = 0.05
 #: A candidate that takes more than so many times the least is hopeless after a round, and beaten after `FEWEST_ROUNDS`.
 HOPELESS, BEATEN = 2.0, 1.25
 #: Rounds through the candidates, at least and at most; and after how many seconds, or after which share of the run to
