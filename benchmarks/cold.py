@@ -1,6 +1,7 @@
 """Cold start: how long a command takes from nothing, and the most memory it holds; a new process each time.
 
 Beside Pellucid's own commands stand an empty Python and `import torch`, which is most of what a prediction waits for.
+What this process holds is counted as its children's, too, until they begin: so it imports nothing large.
 
     python benchmarks/cold.py
 """
@@ -18,21 +19,25 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+HERE = Path(__file__).parent
+
+
+PICTURE = """
+import sys
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-
-import pellucid
-from pellucid.training.leave import environment
-
-HERE = Path(__file__).parent
+Image.fromarray(np.rint(load_digits().images[0] * 255 / 16).astype(np.uint8)).save(sys.argv[1])
+"""
+MACHINE = "import json; from pellucid.training.leave import environment; print(json.dumps(environment()))"
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """What is timed, by name; a small network is trained for it."""
-    run = pellucid.train("digits", net="lenet5", epochs=1, out=folder / "run").folder
-    picture = folder / "digit.png"
-    Image.fromarray(np.rint(load_digits().images[0] * 255 / 16).astype(np.uint8)).save(picture)
+    run, picture = folder / "run", folder / "digit.png"
+    train = [sys.executable, "-m", "pellucid", "train", "digits", "--net", "lenet5", "--epochs", "1", "--out", str(run)]
+    subprocess.run(train, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, "-c", PICTURE, str(picture)], check=True)
     program = [sys.executable, "-m", "pellucid"]
     return {
         "python": [sys.executable, "-c", "pass"],
@@ -85,7 +90,8 @@ def main() -> None:
         for name, answers in found.items()
         for seconds, memory in [tuple(zip(*answers, strict=True))]
     }
-    machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
+    here = json.loads(subprocess.run([sys.executable, "-c", MACHINE], stdout=subprocess.PIPE, check=True).stdout)
+    machine = {key: value for key, value in here.items() if key not in {"command", "begun"}}
     document = {
         "what": "seconds and peak memory of commands begun from nothing, libraries in the page cache",
         "date": datetime.now(UTC).date().isoformat(),

@@ -120,7 +120,8 @@ def few_pictures(document: dict) -> list[str]:  # type: ignore[type-arg]
         cells = []
         for arm in ("pellucid", "resnet18", "resnet18, adam"):
             accuracy, epochs = arms[arm]["val_accuracy"], [run["epochs"] for run in arms[arm]["runs"]]
-            cells.append(f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f} ({min(epochs)} to {max(epochs)} epochs)")
+            count = f"{min(epochs)}{f' to {max(epochs)}' * (max(epochs) > min(epochs))}"
+            cells.append(f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f} ({count} epochs)")
         took = [run["seconds"] for run in arms["pellucid"]["runs"]]
         lines.append(f"| {data} | {' | '.join(cells)} | {min(took):.1f} to {max(took):.1f} |")
     return [
