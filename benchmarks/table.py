@@ -73,7 +73,7 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
                 text += f", Pellucid {'more than ' * (crossed is None)}{sooner['median']:.0f}× sooner"
                 text += f" ({sooner['min']:.0f} to {sooner['max']:.0f})" * (len(other["runs"]) > 1)
             others.append(f"{NAMES[name]}: {text}")
-        mirrored = "–" if own.get("mean_mirrored") is None else f"{own['mean_mirrored']:.4f}"
+        mirrored = "–" if own["mean_mirrored"] is None else f"{own['mean_mirrored']:.4f}"
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
         seconds = own["seconds"]
         reached = "" if own["reached"] else "not reached: "
