@@ -76,10 +76,11 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
         mirrored = "–" if own["mean_mirrored"] is None else f"{own['mean_mirrored']:.4f}"
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
         seconds = own["seconds"]
+        between = f" ({seconds['min']:.1f} to {seconds['max']:.1f})" * (len(own["runs"]) > 1)
         reached = "" if own["reached"] else "not reached: "
         lines.append(
-            f"| {result['accuracy']:.1%} of {result['data']} | {reached}**{seconds['median']:.1f}** "
-            f"({seconds['min']:.1f} to {seconds['max']:.1f}): {own['mean_accuracy']:.4f}{sd}, {seeds(own['runs'])}; "
+            f"| {result['accuracy']:.1%} of {result['data']} | {reached}**{seconds['median']:.1f}**"
+            f"{between}: {own['mean_accuracy']:.4f}{sd}, {seeds(own['runs'])}; "
             f"`{' '.join(result['flags'])}` | {mirrored} | {'; '.join(others) or '–'} |"
         )
     one = next(iter(document["results"].values()))
