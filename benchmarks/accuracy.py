@@ -30,7 +30,7 @@ import numpy as np
 from pellucid.data.load import load
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
-from pellucid.training.leave import environment
+from pellucid.training.leave import machine_facts
 
 HERE = Path(__file__).parent
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
@@ -193,7 +193,7 @@ def main() -> None:
     pythons = {name: chosen.keras_python if name.startswith("keras") else sys.executable for name in OTHERS}
     known = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.is_file() else {"results": {}}
     known["what"] = "seconds of training to an accuracy on test"
-    machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
+    machine = machine_facts()
     for name in chosen.bars:
         earlier, before = known["results"].get(name), {}
         if chosen.go_on and earlier is not None and earlier["flags"] == list(BARS[name].flags):

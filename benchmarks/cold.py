@@ -1,7 +1,8 @@
 """Cold start: how long a command takes from nothing, and the most memory it holds; a new process each time.
 
 Beside Pellucid's own commands stand an empty Python and `import torch`, which is most of what a prediction waits for.
-What this process holds is counted as its children's, too, until they begin: so it imports nothing large.
+What this process holds is counted as its children's, too, until they begin: so it imports nothing large before the
+last has ended.
 
     python benchmarks/cold.py
 """
@@ -29,7 +30,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 Image.fromarray(np.rint(load_digits().images[0] * 255 / 16).astype(np.uint8)).save(sys.argv[1])
 """
-MACHINE = "import json; from pellucid.training.leave import environment; print(json.dumps(environment()))"
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
@@ -90,12 +90,12 @@ def main() -> None:
         for name, answers in found.items()
         for seconds, memory in [tuple(zip(*answers, strict=True))]
     }
-    here = json.loads(subprocess.run([sys.executable, "-c", MACHINE], stdout=subprocess.PIPE, check=True).stdout)
-    machine = {key: value for key, value in here.items() if key not in {"command", "begun"}}
+    from pellucid.training.leave import machine_facts
+
     document = {
         "what": "seconds and peak memory of commands begun from nothing, libraries in the page cache",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine,
+        "machine": machine_facts(),
         "rounds": chosen.rounds,
         "results": results,
     }

@@ -29,7 +29,7 @@ from pellucid import nets
 from pellucid.nets.layers import Scale
 from pellucid.nets.quick import Block
 from pellucid.scores import spread
-from pellucid.training.leave import environment
+from pellucid.training.leave import machine_facts
 
 OUT = Path(__file__).parent / "results" / "contributions.json"
 
@@ -175,7 +175,7 @@ def main() -> None:
     document = {
         "what": f"cifar10, {options.seconds:g} s, validation accuracy of the last epoch",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {key: value for key, value in environment().items() if key not in {"command", "begun"}},
+        "machine": machine_facts(),
         "seconds": options.seconds,
         "settled": settled,
         "seeds": list(range(options.seeds)),

@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import pellucid
 from pellucid.recipe import Optimizer, Schedule
-from pellucid.training.leave import environment
+from pellucid.training.leave import machine_facts
 
 SEEDS = (0, 1, 2)
 OUT = Path(__file__).parent / "results" / "optimisation.json"
@@ -66,11 +66,10 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
     document = {
         "what": "lenet5, a fifth of fashion-mnist, 5 epochs, accuracy of the last epoch",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine,
+        "machine": machine_facts(),
         "seeds": list(SEEDS),
         "rows": rows,
     }

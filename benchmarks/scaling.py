@@ -29,7 +29,7 @@ import numpy as np
 from pellucid.data.load import load
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
-from pellucid.training.leave import environment
+from pellucid.training.leave import machine_facts
 
 HERE = Path(__file__).parent
 BATCH, DATA = 128, "cifar10"
@@ -164,11 +164,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(chosen.batches * BATCH, Path(folder))
         results = [measure(net, data, chosen.rounds) for net in NETS]
-    machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
     document = {
         "what": "images per second of training, by one process and by two",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {**machine, "load_before": round(load_before, 1)},
+        "machine": {**machine_facts(), "load_before": round(load_before, 1)},
         "batches_per_round": chosen.batches,
         "rounds": chosen.rounds,
         "results": results,

@@ -30,7 +30,7 @@ import torch
 from pellucid.data.load import load
 from pellucid.data.preprocess import Preprocess
 from pellucid.data.source import open_source
-from pellucid.training.leave import environment
+from pellucid.training.leave import machine_facts
 from pellucid.training.peak import matrix_rate
 
 HERE = Path(__file__).parent
@@ -190,11 +190,10 @@ def main() -> None:
         names = ["pellucid", *(name for name in chosen.arms if name != "pellucid")]
         works = [work for work in WORKS if work.net in chosen.nets]
         results = [measure(work, names, chosen.rounds, pythons, Path(folder)) for work in works]
-    machine = {key: value for key, value in environment().items() if key not in {"command", "begun"}}
     document = {
         "what": "images per second of training",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine,
+        "machine": machine_facts(),
         "rounds": chosen.rounds,
         "seed": 0,
         "results": results,

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 
 import numpy as np
 
-# Keras and its back ends print to stdout; the answers need it for themselves.
-answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
-
-import keras  # noqa: E402
-from keras import layers  # noqa: E402
+from keras_common import answer, cifar_cnn, keras
 
 path, seed, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-
-
-def answer(**values: object) -> None:
-    answers.write(json.dumps(values) + "\n")
-    answers.flush()
-
 
 answer(about={"backend": keras.backend.backend(), "keras": keras.__version__})
 begun = time.perf_counter()
@@ -30,14 +17,7 @@ with np.load(path) as arrays:
     x, y = arrays["train_pixels"].astype(np.float32) / 255, arrays["train_labels"]
     test_x, test_y = arrays["test_pixels"].astype(np.float32) / 255, arrays["test_labels"]
 keras.utils.set_random_seed(seed)
-model = keras.Sequential([
-    keras.Input((32, 32, 3)),
-    layers.Conv2D(32, 3, padding="same", activation="relu"), layers.Conv2D(32, 3, activation="relu"),
-    layers.MaxPooling2D(2), layers.Dropout(0.25),
-    layers.Conv2D(64, 3, padding="same", activation="relu"), layers.Conv2D(64, 3, activation="relu"),
-    layers.MaxPooling2D(2), layers.Dropout(0.25),
-    layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5), layers.Dense(10, activation="softmax"),
-])  # fmt: skip
+model = cifar_cnn("softmax")
 model.compile(optimizer="rmsprop", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 seconds = time.perf_counter() - begun
 for epoch in range(1, epochs + 1):

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 
 import numpy as np
 
-# Keras and its back ends print to stdout; the answers need it for themselves.
-answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)
-
-import keras  # noqa: E402
-from keras import layers  # noqa: E402
+from keras_common import answer, cifar_cnn, keras, layers
 
 net, path, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with np.load(path) as arrays:
@@ -42,14 +35,7 @@ def resnet18() -> keras.Model:
 
 
 if net == "cifar-cnn":
-    model = keras.Sequential([
-        keras.Input((32, 32, 3)),
-        layers.Conv2D(32, 3, padding="same", activation="relu"), layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(2), layers.Dropout(0.25),
-        layers.Conv2D(64, 3, padding="same", activation="relu"), layers.Conv2D(64, 3, activation="relu"),
-        layers.MaxPooling2D(2), layers.Dropout(0.25),
-        layers.Flatten(), layers.Dense(512, activation="relu"), layers.Dropout(0.5), layers.Dense(10),
-    ])  # fmt: skip
+    model = cifar_cnn()
 elif net == "resnet18":
     model = resnet18()
 else:
@@ -65,12 +51,6 @@ model.compile(
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     metrics=["accuracy"],
 )
-
-
-def answer(**values: object) -> None:
-    answers.write(json.dumps(values) + "\n")
-    answers.flush()
-
 
 answer(precision="float32", backend=keras.backend.backend(), keras=keras.__version__, parameters=model.count_params())
 for _ in sys.stdin:

@@ -45,10 +45,10 @@ for event in run(options.the_recipe(), out=Path(scratch.name) / "run"):
         found["val_accuracy"] = event.row["val_accuracy"]
     elif isinstance(event, Run):
         found["whole"] = now
-answer = evaluate(Path(scratch.name) / "run", data)
+recogniser = load(Path(scratch.name) / "run")
+answer = evaluate(Path(scratch.name) / "run", data, recogniser=recogniser)
 found["accuracy"] = answer["accuracy"]
 if "flip" in augment:
-    recogniser = load(Path(scratch.name) / "run")
     test = open_source(data).splits[answer["split"]]
     loaded = load_pictures(test, recogniser.preprocess)
     pixels_nhwc = np.asarray(loaded.pixels[:])

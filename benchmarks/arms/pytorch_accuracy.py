@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytorch_common import cifar_cnn
+
 path, seed, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 print(json.dumps({"about": {"torch": torch.__version__, "threads": torch.get_num_threads()}}), flush=True)
 begun = time.perf_counter()
@@ -19,11 +21,7 @@ with np.load(path) as arrays:
     test_x = torch.from_numpy(arrays["test_pixels"].astype(np.float32) / 255).permute(0, 3, 1, 2).contiguous()
     test_y = torch.from_numpy(arrays["test_labels"])
 torch.manual_seed(seed)
-model = nn.Sequential(
-    nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
-    nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
-    nn.Flatten(), nn.Linear(2304, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10),
-)  # fmt: skip
+model = cifar_cnn()
 # As Keras's RMSprop is by default.
 optimizer = torch.optim.RMSprop(model.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
 loss_function = nn.CrossEntropyLoss()

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from pytorch_common import cifar_cnn
+
 
 class Block(nn.Module):
     """Two convolutions and their input, as in torchvision's resnet18."""
@@ -36,11 +38,7 @@ with np.load(path) as arrays:
     y = torch.from_numpy(arrays["labels"])
 torch.manual_seed(0)
 if net == "cifar-cnn":
-    model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
-        nn.Flatten(), nn.Linear(2304, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10),
-    )  # fmt: skip
+    model = cifar_cnn()
 elif net == "resnet18":
     widths, blocks = [64, 64, 128, 256, 512], []
     for below, width in itertools.pairwise(widths):

@@ -32,8 +32,8 @@ from pellucid.training.processes import size
 EXAMPLE_BYTES = 1_000_000
 
 
-def environment(launch: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Where and with what a run was made: `environment.json`; `launch` is torchrun's part in it (`restart.launch`)."""
+def machine_facts() -> dict[str, Any]:
+    """The machine, and the versions of what computes on it."""
     return {
         "pellucid": __version__,
         "python": platform.python_version(),
@@ -43,6 +43,13 @@ def environment(launch: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "processor": processor(),
         "cores": usable_cores(),
         "processes": size(),
+    }
+
+
+def environment(launch: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Where and with what a run was made: `environment.json`; `launch` is torchrun's part in it (`restart.launch`)."""
+    return {
+        **machine_facts(),
         "command": sys.argv,
         "begun": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         **({} if launch is None else {"launch": dict(launch)}),
