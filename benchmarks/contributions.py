@@ -172,16 +172,17 @@ def main() -> None:
             row.pop("recipe")
             runs[arm.name].append(row)
             print(f"{seed} {arm.name}: {row['val_accuracy']:.4f} in {row['seconds']:.1f} s", flush=True)
-    document = {
-        "what": f"cifar10, {options.seconds:g} s, validation accuracy of the last epoch",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine_facts(),
-        "seconds": options.seconds,
-        "settled": settled,
-        "seeds": list(range(options.seeds)),
-        "rows": [_row(name, runs) for name in runs],
-    }
-    OUT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        # After every seed, so that a measurement that is broken off has something to show.
+        document = {
+            "what": f"cifar10, {options.seconds:g} s, validation accuracy of the last epoch",
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": machine_facts(),
+            "seconds": options.seconds,
+            "settled": settled,
+            "seeds": list(range(seed + 1)),
+            "rows": [_row(name, runs) for name in runs],
+        }
+        OUT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _row(name: str, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -52,8 +52,10 @@ def test_the_slow_engine_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["layout"] for row in measured.table if row["chosen"]] == ["nhwc"]
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, milliseconds: Callable[[int, int], float]) -> tuple[list[int], list[int]]:
-    """How often one thread and two were tried, by steps that take `milliseconds(threads, tries so far)`, of 200."""
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: Callable[[int, int], float], steps: int = 200
+) -> tuple[list[int], list[int]]:
+    """How often one thread and two were tried, by steps that take `milliseconds(threads, tries so far)`, of so many."""
     clock, tries = [0.0], {1: [0], 2: [0]}
 
     def step(_: Training, __: object) -> float:
@@ -66,7 +68,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, milliseconds: Callable[[int, int],
     monkeypatch.setattr(probe, "own_cores", lambda: 2)
     monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(probe, "_step", step)
-    monkeypatch.setattr(Training, "steps", 200)
+    monkeypatch.setattr(Training, "steps", steps)
     return tries[1], tries[2]
 
 
@@ -80,6 +82,22 @@ def test_a_clear_case_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = scripted(monkeypatch, lambda threads, _: 36 if threads == 1 else 20)
     assert choose(precision="float32", layout="nchw").engine.threads == 2
     assert (one[0], two[0]) == (probe.FEWEST_ROUNDS + 1,) * 2
+
+
+@pytest.mark.parametrize(("steps", "two", "tries"), [(200, 2, 3), (20, 1, 2)])
+def test_long_steps_decide_on_more_than_one_unless_the_run_is_short(
+    monkeypatch: pytest.MonkeyPatch, steps: int, two: int, tries: int
+) -> None:
+    # The seconds are over after the first round that counts, in which two threads were disturbed.
+    one, others = scripted(monkeypatch, lambda threads, n: 1600 if threads == 1 or n < 2 else 800, steps)
+    assert choose(precision="float32", layout="nchw").engine.threads == two
+    assert (one[0], others[0]) == (tries, tries)
+
+
+def test_what_is_beaten_by_long_steps_is_tried_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = scripted(monkeypatch, lambda threads, _: 3000 if threads == 1 else 1600)
+    assert choose(precision="float32", layout="nchw").engine.threads == 2
+    assert (one[0], two[0]) == (2, 2)
 
 
 def test_an_engine_that_memory_has_no_room_for_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,8 @@ MARGIN = 0.05
 HOPELESS, BEATEN = 2.0, 1.25
 #: Rounds through the candidates, at least and at most; and after how many seconds, or after which share of the run to
 #: come, no further one is begun. Where several are left that are not beaten, the share is the larger one: two threads
-#: that something else disturbs for a second look slower than one.
+#: that something else disturbs for a second look slower than one. Steps so long that the seconds are over before the
+#: fewest rounds go on with those not beaten alone, unless the run is short.
 FEWEST_ROUNDS, ROUNDS, SECONDS, SHARE, CLOSE_SHARE = 3, 8, 6.0, 0.03, 0.08
 #: Steps that show how long the steps of a run will be, at least and at most, and the seconds after which it is enough.
 FEWEST_STEPS, STEPS, STEPS_SECONDS = 6, 60, 2.0
@@ -190,11 +191,14 @@ def _time(
         if (engine.precision, engine.layout) not in twins:
             twins[engine.precision, engine.layout] = _twin(model, batches, recipe, loss, engine, parts)
     drawn, steps = _endless(batches), next(iter(twins.values())).steps
-    begun, full = time.perf_counter(), set[int]()
+    begun, full, spent = time.perf_counter(), set[int](), 0.0
     for round_ in range(ROUNDS + 1):
         # The first round warms up, and shows which candidates are hopeless: those get no second try.
-        bound = math.inf if round_ < 2 else min(least) * (HOPELESS if round_ <= FEWEST_ROUNDS else BEATEN)
+        few = round_ <= FEWEST_ROUNDS and spent <= SECONDS
+        bound = math.inf if round_ < 2 else min(least) * (HOPELESS if few else BEATEN)
         left = [i for i, ms in enumerate(least) if i not in full and ms <= bound]
+        if round_ > 1 and len(left) < 2:
+            break
         for i in left:
             engine = tried[i]
             try:
@@ -208,8 +212,8 @@ def _time(
                 least[i] = min(least[i], took)
         spent, run = time.perf_counter() - begun, steps * min(least) / 1e3
         close = sum(ms <= BEATEN * min(least) for ms in least) > 1
-        known = round_ >= FEWEST_ROUNDS and spent > (CLOSE_SHARE if close else SHARE) * run
-        if round_ > 0 and (spent > SECONDS or known):
+        long, costly = spent > SECONDS, spent > (CLOSE_SHARE if close else SHARE) * run
+        if round_ > 0 and ((long and costly) or (round_ >= FEWEST_ROUNDS and (long or costly))):
             break
     return least
 
