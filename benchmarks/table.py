@@ -103,7 +103,11 @@ def contributions(document: dict) -> list[str]:  # type: ignore[type-arg]
         accuracy, worth = row["val_accuracy"], row["worth"]
         points = "" if row["without"] == "whole" else f"{100 * worth['mean']:+.1f} ± {100 * worth['sd']:.1f} points"
         name = "nothing: the whole recipe" if row["without"] == "whole" else row["without"]
-        lines.append(f"| {name} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {points} | {row['seconds']:.1f} |")
+        took = sorted(run["seconds"] for run in row["runs"])
+        lines.append(
+            f"| {name} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {points} "
+            f"| {row['seconds']:.1f} ({took[0]:.1f} to {took[-1]:.1f}) |"
+        )
     return [
         *lines,
         "",
