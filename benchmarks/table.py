@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -65,18 +66,18 @@ def accuracy(document: dict) -> list[str]:  # type: ignore[type-arg]
                 text = f"not in {last['epoch']} epochs ({last['seconds']:,.0f} s; {best}; {count})"
             else:
                 seconds = crossed["seconds"]
-                text = (
-                    f"{seconds['median']:,.0f} ({seconds['min']:,.0f} to {seconds['max']:,.0f}; "
-                    f"{crossed['epoch']} epochs, {count})"
-                )
+                between = f"{span(seconds.values(), 0)}; " * (len(other["runs"]) > 1)
+                text = f"{seconds['median']:,.0f} ({between}{crossed['epoch']} epochs, {count})"
             if sooner is not None:
-                text += f", Pellucid {'more than ' * (crossed is None)}{sooner['median']:.0f}× sooner"
-                text += f" ({sooner['min']:.0f} to {sooner['max']:.0f})" * (len(other["runs"]) > 1)
+                # Rounded down: it is a claim.
+                whole = {key: int(ratio) for key, ratio in sooner.items()}
+                text += f", Pellucid {'more than ' * (crossed is None)}{whole['median']}× sooner"
+                text += f" ({span(whole.values(), 0)})" * (len(other["runs"]) > 1)
             others.append(f"{NAMES[name]}: {text}")
         mirrored = "–" if own["mean_mirrored"] is None else f"{own['mean_mirrored']:.4f}"
         sd = "" if own["sd"] is None else f" ± {own['sd']:.4f}"
         seconds = own["seconds"]
-        between = f" ({seconds['min']:.1f} to {seconds['max']:.1f})" * (len(own["runs"]) > 1)
+        between = f" ({span(seconds.values(), 1)})" * (len(own["runs"]) > 1)
         reached = "" if own["reached"] else "not reached: "
         lines.append(
             f"| {result['accuracy']:.1%} of {result['data']} | {reached}**{seconds['median']:.1f}**"
@@ -103,11 +104,8 @@ def contributions(document: dict) -> list[str]:  # type: ignore[type-arg]
         accuracy, worth = row["val_accuracy"], row["worth"]
         points = "" if row["without"] == "whole" else f"{100 * worth['mean']:+.1f} ± {100 * worth['sd']:.1f} points"
         name = "nothing: the whole recipe" if row["without"] == "whole" else row["without"]
-        took = sorted(run["seconds"] for run in row["runs"])
-        lines.append(
-            f"| {name} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {points} "
-            f"| {row['seconds']:.1f} ({took[0]:.1f} to {took[-1]:.1f}) |"
-        )
+        took = f"{row['seconds']:.1f} ({span((run['seconds'] for run in row['runs']), 1)})"
+        lines.append(f"| {name} | {accuracy['mean']:.4f} ± {accuracy['sd']:.4f} | {points} | {took} |")
     return [
         *lines,
         "",
@@ -125,10 +123,9 @@ def few_pictures(document: dict) -> list[str]:  # type: ignore[type-arg]
         cells = []
         for arm in ("pellucid", "resnet18", "resnet18, adam"):
             accuracy, epochs = arms[arm]["val_accuracy"], [run["epochs"] for run in arms[arm]["runs"]]
-            count = f"{min(epochs)}{f' to {max(epochs)}' * (max(epochs) > min(epochs))}"
-            cells.append(f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f} ({count} epochs)")
-        took = [run["seconds"] for run in arms["pellucid"]["runs"]]
-        lines.append(f"| {data} | {' | '.join(cells)} | {min(took):.1f} to {max(took):.1f} |")
+            cells.append(f"{accuracy['mean']:.3f} ± {accuracy['sd']:.3f} ({span(epochs, 0)} epochs)")
+        took = span((run["seconds"] for run in arms["pellucid"]["runs"]), 1)
+        lines.append(f"| {data} | {' | '.join(cells)} | {took} |")
     return [
         *lines,
         "",
@@ -142,14 +139,19 @@ def cold(document: dict) -> list[str]:  # type: ignore[type-arg]
     lines = ["| from nothing | seconds | most memory, MiB |", "|---|---|---|"]
     for name, row in document["results"].items():
         took = row["seconds"]
-        spread = f"{took['min']:.2f} to {took['max']:.2f}"
-        lines.append(f"| `{name}` | {took['median']:.2f} ({spread}) | {row['peak_mib']:,} |")
+        lines.append(f"| `{name}` | {took['median']:.2f} ({span(took.values(), 2)}) | {row['peak_mib']:,} |")
     return [
         *lines,
         "",
         f"A new process each time; medians of {document['rounds']} rounds; {machine(document)}; {document['date']}. "
         "[benchmarks/cold.py](../benchmarks/cold.py) makes it.",
     ]
+
+
+def span(values: Iterable[float], digits: int) -> str:
+    """The least and the greatest of them, or the one where they are written alike."""
+    written = [f"{value:,.{digits}f}" for value in sorted(values)]
+    return written[0] if written[0] == written[-1] else f"{written[0]} to {written[-1]}"
 
 
 def seeds(runs: list) -> str:  # type: ignore[type-arg]
