@@ -16,6 +16,7 @@ from torch.nn import functional
 from pellucid.explain.record import record
 from pellucid.recipe import Optimizer
 from pellucid.textbook import OPTIMISERS
+from pellucid.training.muon import Muon
 from pellucid.training.optimise import make_optimizer
 from pellucid.training.rmsprop import KerasRMSprop
 
@@ -32,6 +33,8 @@ RULES: dict[str, tuple[str, Maker]] = {
     "adam": ("adam", lambda p: optim.Adam(p, 0.01, betas=(0.8, 0.99), weight_decay=0.1)),
     "adam, the decay apart": ("adamw", lambda p: optim.Adam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True)),
     "adamw": ("adamw", lambda p: optim.AdamW(p, torch.tensor(0.01), weight_decay=0.1)),
+    "muon": ("muon", lambda p: Muon([{"params": p, "orthogonal": True, "weight_decay": 0.1}], 0.05)),
+    "beside muon": ("adamw", lambda p: Muon([{"params": p, "weight_decay": 0.1}], 0.05)),
 }
 BEYOND: dict[str, tuple[str, Maker]] = {
     "maximize": ("SGD (maximize)", lambda p: optim.SGD(p, 0.1, maximize=True)),

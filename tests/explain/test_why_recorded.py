@@ -18,6 +18,7 @@ from pellucid import nets
 from pellucid.errors import VerificationError
 from pellucid.explain import Tape
 from pellucid.explain.record import record
+from pellucid.training.muon import Muon
 
 #: The network, and the images that it takes.
 NETS: dict[str, tuple[int, int, int]] = {
@@ -110,6 +111,7 @@ MAKERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "rmsprop": lambda p: torch.optim.RMSprop(p, 0.005, weight_decay=0.02),
     "adam": lambda p: torch.optim.Adam(p, 0.005, weight_decay=0.02),
     "adamw": lambda p: torch.optim.AdamW(p, 0.005, weight_decay=0.02),
+    "muon": lambda p: Muon([{"params": p, "orthogonal": True, "weight_decay": 0.02}], 0.01),
 }
 
 
@@ -125,7 +127,9 @@ def test_any_parameter_after_a_step_is_explained(rule: str, clip: dict[str, floa
     tape = record(model, images, label=labels, optimizer=optimizer, clip=clip)
     rng = np.random.default_rng(0)
     assert tape.after
-    for name, index in drawn(tape.after, rng, 30):
+    # A number after Muon's step has as many terms as its layer, twice over, and listing them takes its time.
+    after = {name: array for name, array in tape.after.items() if rule != "muon" or array.size < 3000}
+    for name, index in drawn(after, rng, 30):
         made = checked(tape, spelled(f"{name}.next", index))
         assert made.op == rule
         for term in made.terms:

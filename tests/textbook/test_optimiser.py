@@ -73,20 +73,20 @@ def test_terms_recompute_the_step_and_their_coefficients_are_slopes(name: str, e
             terms = rule.terms(index, p, g, state, step, **extra)
             assert terms.recompute() == pytest.approx(float(after[index]), abs=1e-13 * terms.scale)
             assert terms.numbers()
-            for group in terms.groups:
+            for term in terms:
                 # A step in proportion to the number: averages of squares are small, and have no left side at 0.
-                h = 1e-5 * float(abs(group.value[0]))
+                h = 1e-5 * abs(term.value)
                 if h == 0:
                     continue
                 ends = []
                 for way in (h, -h):
                     moved = {k: v.copy() for k, v in arrays.items()}
-                    moved[group.source][index] += way
+                    moved[term.source][term.index] += way
                     ends.append(
                         rule.step(moved["p"], moved["g"], {k: moved[k] for k in state}, step, **extra)[0][index]
                     )
                 numeric = float((ends[0] - ends[1]) / (2 * h))
-                assert group.coefficient[0] == pytest.approx(numeric, rel=1e-6, abs=1e-15 / h), group.source
+                assert term.coefficient == pytest.approx(numeric, rel=1e-6, abs=1e-15 / h), term.source
         p, state = after, next_state
 
 

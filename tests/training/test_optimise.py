@@ -4,11 +4,13 @@ import itertools
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pellucid.recipe import Optimizer, Schedule
+from pellucid.textbook import OPTIMISERS
 from pellucid.training.optimise import learning_rate, make_optimizer, rate_of, set_rate
 
 STEPS = 100
@@ -84,7 +86,7 @@ def test_weight_decay_pulls_on_matrices_only(name: Optimizer) -> None:
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decays) == len(list(model.parameters()))
     assert all(decays[id(p)] == (0.1 if p.ndim > 1 else 0.0) for p in model.parameters())
-    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
+    assert {group["lr"] for group in optimizer.param_groups} == ({0.01} if name != "muon" else {0.01, 0.001})
 
 
 def test_frozen_parameters_are_left_out() -> None:
@@ -104,6 +106,8 @@ def test_frozen_parameters_are_left_out() -> None:
         ("adagrad", -0.1, -0.1 - 0.1 / math.sqrt(2)),
         ("adam", -0.1, -0.2),
         ("adamw", -0.1, -0.2),
+        # The one layer is the last, which AdamW has, at a tenth of the rate.
+        ("muon", -0.01, -0.02),
         ("rmsprop", -0.1 / math.sqrt(0.1 + 1e-7), -0.1 / math.sqrt(0.1 + 1e-7) - 0.1 / math.sqrt(0.19 + 1e-7)),
     ],
 )
@@ -129,10 +133,14 @@ def test_lower_layers_have_lower_rates_and_the_same_rule_of_decay(name: Optimize
     assert len(found) == len(list(model.parameters()))
     for layer, expected in (("4", 0.1), ("0", 0.05), ("1", 0.05)):
         for parameter in model.get_submodule(layer).parameters():
-            assert found[id(parameter)]["lr"] == pytest.approx(expected)
+            beside = name == "muon" and (layer == "4" or parameter.ndim == 1)
+            assert found[id(parameter)]["lr"] == pytest.approx(expected / 10 if beside else expected)
             assert found[id(parameter)]["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
     set_rate(optimizer, 0.4)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.4, 0.4, 0.2, 0.2])
+    for layer, expected in (("4", 0.4), ("0", 0.2)):
+        weight = model.get_submodule(layer)._parameters["weight"]
+        beside = name == "muon" and layer == "4"
+        assert found[id(weight)]["lr"] == pytest.approx(expected / 10 if beside else expected)
 
 
 @pytest.mark.parametrize("by_depth", [None, 0.5])
@@ -171,3 +179,31 @@ def test_without_a_decay_by_depth_every_group_has_the_rate_itself() -> None:
     optimizer = make_optimizer(deep(), "adam", 0.1, 0.3)
     set_rate(optimizer, 0.7)
     assert {group["lr"] for group in optimizer.param_groups} == {0.7}
+
+
+def test_muon_has_the_hidden_matrices_and_adamw_the_rest() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 4), nn.Linear(4, 2))
+    optimizer = make_optimizer(model, "muon", 0.1, 0.3)
+    names = {id(p): name for name, p in model.named_parameters()}
+    hidden = {names[id(p)] for group in optimizer.param_groups if group["orthogonal"] for p in group["params"]}
+    assert hidden == {"0.weight", "3.weight"}
+    assert rate_of(optimizer) == 0.1
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (12, 5)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muons_steps_are_the_textbooks(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    rng, rule = np.random.default_rng(0), OPTIMISERS["muon"]
+    model = nn.Sequential(nn.Identity(), nn.Linear(2, 2))
+    ours = rng.standard_normal(shape)
+    theirs = torch.from_numpy(ours.copy())
+    weight = nn.Parameter(theirs.to(memory_format=layout) if len(shape) == 4 else theirs)
+    model.get_submodule("0").register_parameter("weight", weight)
+    optimizer = make_optimizer(model, "muon", 0.1, 0.3)
+    state = rule.start(ours)
+    for step in range(1, 6):
+        g = rng.standard_normal(shape)
+        ours, state = rule.step(ours, g, state, step, lr=0.1, weight_decay=0.3, momentum=0.6, rounds=3)
+        weight.grad = torch.from_numpy(g)
+        optimizer.step()
+        np.testing.assert_allclose(weight.detach().numpy(), ours, rtol=0, atol=1e-12)

@@ -23,6 +23,7 @@ _NUMBERS: Mapping[str, Mapping[str, str]] = {
     "rmsprop_keras": {"rho": "alpha", "epsilon": "eps"},
     "Adam": {"eps": "eps"},
     "AdamW": {"eps": "eps"},
+    "muon": {"momentum": "momentum", "rounds": "rounds"},
 }
 _ARRAYS: Mapping[str, Mapping[str, str]] = {
     "SGD": {"momentum_buffer": "velocity"},
@@ -32,6 +33,7 @@ _ARRAYS: Mapping[str, Mapping[str, str]] = {
     "rmsprop_keras": {"square": "square_average"},
     "Adam": {"exp_avg": "m", "exp_avg_sq": "v"},
     "AdamW": {"exp_avg": "m", "exp_avg_sq": "v"},
+    "muon": {"velocity": "velocity"},
 }
 #: Settings under which torch computes what the textbook has no rule for.
 _BEYOND = ("maximize", "amsgrad", "centered", "dampening")
@@ -59,6 +61,8 @@ def step_of(optimiser: str, group: Mapping[str, Any], state: Mapping[str, Array]
     `optimiser` is the name of the class, "" for one that is not torch's own. Where the textbook has no rule, `rule` is
     that name with the settings that led beyond it.
     """
+    if optimiser == "muon" and not group["orthogonal"]:
+        optimiser = "AdamW"
     number = int(state["step"]) + 1 if "step" in state else 1
     rule = rule_of(optimiser, group)
     if rule is None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pellucid.explain.node import BOUNDS, LEAVES, Clipping, Node, Pixels, Step, Update, operation_of
 from pellucid.textbook import OPTIMISERS
-from pellucid.textbook.optimiser import COMMON
+from pellucid.textbook.update import COMMON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

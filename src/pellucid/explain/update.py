@@ -12,7 +12,7 @@ from pellucid.explain.explanation import Explanation
 from pellucid.explain.node import CLIP_EPS, Array, Clipping, Index, Node, Step, number
 from pellucid.textbook import OPTIMISERS, Group, Terms
 from pellucid.textbook.clipping import by_value, by_value_slopes
-from pellucid.textbook.terms import plain, row, summed
+from pellucid.textbook.terms import gather, plain, row, summed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,10 @@ _MADE: Mapping[str, str] = {
     "v": "{beta2}·{old.v} + (1 − {beta2})·{g}²",
     "m_hat": "{m}/(1 − {beta1}^{step})",
     "v_hat": "{v}/(1 − {beta2}^{step})",
+    "ahead": "{g} + {momentum}·{velocity}",
+    "unit": "{ahead}/{length}",
+    "direction": "3.4445·{before} + {pull}",
+    "turn": "{lr}·√({ratio})",
 }
 
 
@@ -54,7 +58,7 @@ def explained(tape: Tape, node: Node, index: Index) -> Explanation:
     made = _terms(step, clipping, index, tape.values[node.name], array_at(tape, Address(node.name, "grad")))
     names = {"p": node.name, "g": f"{node.name}.grad"}
     names |= {state: f"{node.name}.state.{state}" for state in OPTIMISERS[step.rule].states}
-    details = tuple(_details(step, clipping, made))
+    details = tuple(_details(step, clipping, made, index))
     return Explanation(address, step.rule, made, names, value, tape.precision, details=details)
 
 
@@ -66,11 +70,10 @@ def _terms(step: Step, clipping: Clipping | None, index: Index, p: Array, g: Arr
         return optimiser.terms(index, p, g, step.state, step.step, **hyper)
     limit = clipping.limit
     made = optimiser.terms(index, p, by_value(g, limit), step.state, step.step, **hyper)
-    (slope,) = by_value_slopes(g[index], limit)
-    assert slope is not None
 
     def raw(group: Group) -> Group:
-        value = g[index].astype(float).reshape(1)
+        value = gather(g, group.index)
+        (slope,) = by_value_slopes(value, limit)
         return group if group.source != "g" else replace(group, value=value, coefficient=group.coefficient * slope)
 
     def rule(groups: Mapping[str, Group], constants: Mapping[str, Any]) -> dict[str, float]:
@@ -80,9 +83,9 @@ def _terms(step: Step, clipping: Clipping | None, index: Index, p: Array, g: Arr
     return replace(made, groups=tuple(raw(group) for group in made.groups), rule=rule)
 
 
-def _details(step: Step, clipping: Clipping | None, made: Terms) -> list[str]:
-    """How the gradient entered the rule, and how each moment was made."""
-    raw = {group.source: float(group.value[0]) for group in made.groups}
+def _details(step: Step, clipping: Clipping | None, made: Terms, index: Index) -> list[str]:
+    """How the gradient entered the rule, and how each moment was made: of the parameter's own place."""
+    raw = {group.source: _at(group, index) for group in made.groups}
     steps = made.steps()
     lines = []
     if clipping is not None and clipping.norm is not None:
@@ -96,7 +99,7 @@ def _details(step: Step, clipping: Clipping | None, made: Terms) -> list[str]:
             f"clipped = min(max(grad, −limit), limit) = min(max({_short(raw['g'])}, −{limit}), {limit}) = "
             f"{_short(max(min(raw['g'], clipping.limit), -clipping.limit))}"
         )
-    decay = steps["weight_decay"] if step.rule != "adamw" else 0.0
+    decay = 0.0 if OPTIMISERS[step.rule].decoupled else steps["weight_decay"]
     if steps["g"] != raw["g"] or clipping is not None or decay:
         lines.append(_entered(raw, steps, clipping, decay))
     words = {name: _short(value) for name, value in steps.items()}
@@ -106,6 +109,11 @@ def _details(step: Step, clipping: Clipping | None, made: Terms) -> list[str]:
         if name in steps and (name != "rate" or steps["lr_decay"]):
             lines.append(f"{name} = {template.format(old=old, **words)} = {words[name]}")
     return lines
+
+
+def _at(group: Group, index: Index) -> float:
+    """The value of the group's term at that place: where there is but one, its own."""
+    return float(group.value[0] if len(group) == 1 else group.value[(group.index == index).all(1)][0])
 
 
 def _entered(raw: Mapping[str, float], steps: Mapping[str, float], clipping: Clipping | None, decay: float) -> str:

@@ -21,7 +21,7 @@ Layout = Literal["auto", "nchw", "nhwc"]
 Loss = Literal["cross-entropy", "mse", "focal", "custom"]
 Monitor = Literal["val_loss", "val_accuracy", "val_auc"]
 Normalise = Literal["data", "unit"]
-Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "muon"]
 Precision = Literal["auto", "float64", "float32", "bfloat16"]
 Resize = Literal["crop", "stretch", "pad"]
 Schedule = Literal["constant", "step", "tenths", "exponential", "cosine", "warmup-cosine", "onecycle", "plateau"]
@@ -45,6 +45,7 @@ LEARNING_RATES: dict[Optimizer, float] = {
     "rmsprop": 0.001,
     "adam": 0.001,
     "adamw": 0.002,
+    "muon": 0.02,
 }
 
 
@@ -107,7 +108,7 @@ class Optimisation:
     batch_size: int | Literal["all"] | None = None
     """128, or fewer where pictures are few."""
     optimizer: str = "nesterov"
-    """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw; or two: adam+sgd@0.6."""
+    """sgd, momentum, nesterov, adagrad, adadelta, rmsprop, adam, adamw, muon; or two: adam+sgd@0.6."""
     lr: float | Literal["find"] | None = None
     """The highest rate; find: by a sweep."""
     bias_rate: float | None = None

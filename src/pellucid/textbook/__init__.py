@@ -45,8 +45,9 @@ from pellucid.textbook import (
     variants,
 )
 from pellucid.textbook.operation import Argument, Attribute, Operation
-from pellucid.textbook.optimiser import OPTIMISERS, Optimiser
+from pellucid.textbook.optimiser import OPTIMISERS
 from pellucid.textbook.terms import Factor, Group, Term, Terms
+from pellucid.textbook.update import Optimiser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,8 @@ With p the weight, g its gradient, η the learning rate and t the number of this
 - **Adadelta** s ← ρ·s + (1 − ρ)·g², d = g·√(u + ε)/√(s + ε), u ← ρ·u + (1 − ρ)·d², p − η·d: the step has p's unit;
 - **Adam** m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², with both divided by 1 − βᵗ (they start at 0 and would be too
   small): p − η·m̂/(√v̂ + ε);
-- **AdamW** the same, with the weight decay taken off p itself and not put into g.
+- **AdamW** the same, with the weight decay taken off p itself and not put into g;
+- **Muon** Nesterov's direction, its whole matrix made orthogonal first: see `muon`.
 
 Weight decay λ elsewhere adds λ·p to g (the slope of λ/2·p²). Clipping comes before both: `clip` is the factor that
 clipping by norm found (1 for none), so that g = clip·(the raw gradient) + λ·p.
@@ -32,109 +33,13 @@ Kingma & Ba 2015; Loshchilov & Hutter 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from pellucid.textbook.terms import Array, Group, Index, Terms, check_index, check_shape, gather, row, unknown
-
-Values = Mapping[str, Array]
-Hyper = Mapping[str, float]
-#: Of one number: the named steps of the formula, new states by their names, and at the end "next".
-Rule = Callable[[Values, Hyper, int], dict[str, Array]]
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """One update rule: its states (zeros at the start), its settings with defaults, the rule, and its slopes.
-
-    `slopes` gives ∂next/∂ of p (with g held), of g (as it enters the rule), and of every state before the step.
-    """
-
-    name: str
-    summary: str
-    states: tuple[str, ...]
-    defaults: Hyper
-    template: str
-    rule: Rule
-    slopes: Rule
-
-    def start(self, p: Array) -> dict[str, Array]:
-        """The states before the first step."""
-        return {name: np.zeros_like(p) for name in self.states}
-
-    def step(
-        self, p: Array, g: Array, state: Mapping[str, Array], step: int, **hyper: float
-    ) -> tuple[Array, dict[str, Array]]:
-        """The weights and the states after step number `step` (from 1), in the weights' type."""
-        settings = self._settings(hyper, step)
-        values = self._entering(p, g, state, settings)
-        made = self.rule(values, settings, step)
-        return made["next"].astype(p.dtype), {name: made[name].astype(p.dtype) for name in self.states}
-
-    def terms(self, index: Index, p: Array, g: Array, state: Mapping[str, Array], step: int, **hyper: float) -> Terms:
-        """What p[index] will be after the step: from p, its gradient, and each state."""
-        settings = self._settings(hyper, step)
-        at = row(check_index(index, p.shape, "p"))
-        arrays = {"p": p, "g": g, **{name: state[name] for name in self.states}}
-        raw = {name: gather(array, at) for name, array in arrays.items()}
-        slope = self.slopes(_effective(raw, settings, self._coupled()), settings, step)
-        # The gradient reaches the rule times `clip`, and through weight decay p is part of it.
-        slope = {**slope, "p": slope["p"] + settings["weight_decay"] * self._coupled() * slope["g"]}
-        slope["g"] = slope["g"] * settings["clip"]
-        groups = tuple(Group(name, at, value, np.atleast_1d(slope[name])) for name, value in raw.items())
-        after = float(self.rule(_effective(raw, settings, self._coupled()), settings, step)["next"][0])
-        before = float(raw["p"][0])
-        # A memory that the new gradient nearly undoes leaves little, with the rounding of both.
-        carried = sum(float(np.abs(slope[name] * raw[name]).sum()) for name in self.states)
-        scale = abs(before) + abs(before - after) + carried
-        return Terms(groups, self.template, scale, "formula", self.recompute, {**settings, "step": step})
-
-    def recompute(self, groups: Mapping[str, Group], constants: Mapping[str, Any]) -> dict[str, float]:
-        """The rule again, from the values of the terms."""
-        settings = {name: value for name, value in constants.items() if name != "step"}
-        raw = {name: group.value for name, group in groups.items()}
-        values = _effective(raw, settings, self._coupled())
-        made = self.rule(values, settings, int(constants["step"]))
-        steps = {name: float(value[0]) for name, value in values.items()} | dict(settings)
-        return (
-            steps
-            | {name: float(value[0]) for name, value in made.items() if name != "next"}
-            | {"next": float(made["next"][0])}
-        )
-
-    def _coupled(self) -> bool:
-        """Whether weight decay goes into the gradient (everywhere but in AdamW)."""
-        return self.name != "adamw"
-
-    def _entering(self, p: Array, g: Array, state: Mapping[str, Array], settings: Hyper) -> Values:
-        check_shape(g, p.shape, "g", f"one gradient a weight of p {p.shape}")
-        for name in self.states:
-            if name not in state:
-                raise unknown(name, list(state) or ["(no state was given)"], f"a state of {self.name}")
-            check_shape(state[name], p.shape, name, f"one number a weight of p {p.shape}")
-        return _effective({"p": p, "g": g, **{name: state[name] for name in self.states}}, settings, self._coupled())
-
-    def _settings(self, hyper: Hyper, step: int) -> dict[str, float]:
-        known = {**COMMON, **self.defaults}
-        for name, value in hyper.items():
-            if name not in known:
-                raise unknown(name, list(known), f"a setting of {self.name}")
-            if value < 0:
-                raise ValueError(f"{name} is {value}, but the rule {self.template} needs {name} ≥ 0")
-        if step < 1:
-            raise ValueError(f"step is {step}, but steps are counted from 1")
-        return {**known, **hyper}
-
-
-def _effective(raw: Values, settings: Hyper, coupled: bool = True) -> dict[str, Array]:
-    """The values with the gradient as it enters the rule: clip·g, and λ·p where weight decay is part of it."""
-    g = raw["g"] * settings["clip"]
-    if coupled and settings["weight_decay"]:
-        g = g + settings["weight_decay"] * raw["p"]
-    return {**raw, "g": g}
+from pellucid.textbook.muon import MUON
+from pellucid.textbook.terms import Array
+from pellucid.textbook.update import Hyper, Optimiser, Values
 
 
 def batches(rng: np.random.Generator, images: int, size: int) -> Iterator[Array]:
@@ -304,7 +209,6 @@ def adamw_slopes(x: Values, h: Hyper, step: int) -> dict[str, Array]:
     return {**adam_slopes(x, h, step), "p": np.full_like(x["p"], 1 - h["lr"] * h["weight_decay"])}
 
 
-COMMON: Hyper = {"lr": 1e-2, "weight_decay": 0.0, "clip": 1.0}
 MOVING: Hyper = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 HEAVY: Hyper = {"momentum": 0.9}
 
@@ -376,6 +280,8 @@ OPTIMISERS: Mapping[str, Optimiser] = {
             "{shrunk} − {lr}·{m_hat}/(√{v_hat} + {eps})",
             adamw,
             adamw_slopes,
+            decoupled=True,
         ),
+        MUON,
     )
 }

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid.recipe import Optimizer, Schedule
+from pellucid.bundle.fit import heads
+from pellucid.recipe import LEARNING_RATES, Optimizer, Schedule
 from pellucid.training.finetune import Group, depth_groups
+from pellucid.training.muon import Muon
 from pellucid.training.rmsprop import KerasRMSprop
 from pellucid.training.uncompiled import leave_the_compiler_out, plain
 
@@ -31,7 +33,10 @@ _MAKERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": KerasRMSprop,
     "adam": lambda groups, lr: _ADAM(groups, lr=lr, fused=True),
     "adamw": lambda groups, lr: _ADAMW(groups, lr=lr, fused=True),
+    "muon": Muon,
 }
+#: AdamW's rate, which what is no matrix has under Muon, times Muon's: as their usual rates.
+_BESIDE_MUON = LEARNING_RATES["adamw"] / LEARNING_RATES["muon"]
 
 
 def decayed(model: nn.Module) -> list[nn.Parameter]:
@@ -51,7 +56,8 @@ def make_optimizer(
 
     Weight decay pulls on matrices and filters only: on a bias or a normalisation's scale it takes away what the layer
     needs and regularises nothing (He et al. 2019, Bag of Tricks, section 3.1). With `lr_decay_by_depth` lower layers
-    have lower rates, see `depth_groups`. The shifts of normalisations have `bias_rate` times the others' rate.
+    have lower rates, see `depth_groups`. The shifts of normalisations have `bias_rate` times the others' rate. Under
+    Muon what is no hidden layer's matrix follows AdamW, at a tenth of the rate.
     `set_rate` goes by what each group notes of both.
     """
     parts = (
@@ -60,18 +66,32 @@ def make_optimizer(
         else depth_groups(model, lr_decay_by_depth)
     )
     leave_the_compiler_out()
+    raised = {id(shift) for shift in _shifts(model)} if bias_rate != 1 else set()
+    turned = _hidden(model) if optimizer == "muon" else set()
+    beside = _BESIDE_MUON if optimizer == "muon" else 1.0
     groups: list[dict[str, Any]] = []
     for part in parts:
-        shared = {"lr": lr * part.multiplier, "multiplier": part.multiplier}
-        raised = {id(shift) for shift in _shifts(model)} if bias_rate != 1 else set()
-        matrices = [parameter for parameter in part.parameters if parameter.ndim > 1]
-        others = [parameter for parameter in part.parameters if parameter.ndim <= 1 and id(parameter) not in raised]
-        shifts = [parameter for parameter in part.parameters if id(parameter) in raised]
-        groups.append({"params": matrices, "weight_decay": weight_decay, **shared})
-        groups.append({"params": others, "weight_decay": 0.0, **shared})
-        shared = {"lr": lr * part.multiplier * bias_rate, "multiplier": part.multiplier * bias_rate}
-        groups.append({"params": shifts, "weight_decay": 0.0, **shared})
+        hidden = [parameter for parameter in part.parameters if id(parameter) in turned]
+        left = [parameter for parameter in part.parameters if id(parameter) not in turned]
+        matrices = [parameter for parameter in left if parameter.ndim > 1]
+        others = [parameter for parameter in left if parameter.ndim <= 1 and id(parameter) not in raised]
+        shifts = [parameter for parameter in left if id(parameter) in raised]
+        for parameters, factor, decay in (
+            (hidden, 1.0, weight_decay),
+            (matrices, beside, weight_decay),
+            (others, beside, 0.0),
+            (shifts, beside * bias_rate, 0.0),
+        ):
+            multiplier = part.multiplier * factor
+            group = {"params": parameters, "lr": lr * multiplier, "multiplier": multiplier, "weight_decay": decay}
+            groups.append({**group, "orthogonal": True} if parameters is hidden else group)
     return _MAKERS[optimizer]([group for group in groups if group["params"]], lr=lr)
+
+
+def _hidden(model: nn.Module) -> set[int]:
+    """The matrices and filters between the pictures and the answer, which is not made of directions but of classes."""
+    last = {id(parameter) for name in heads(model) for parameter in model.get_submodule(name).parameters()}
+    return {id(p) for p in model.parameters() if p.ndim > 1 and id(p) not in last}
 
 
 def _shifts(model: nn.Module) -> list[nn.Parameter]:
