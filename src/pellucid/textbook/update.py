@@ -1,4 +1,17 @@
-"""One update rule of an optimiser: what a step makes of a weight, and the terms of every weight that it makes."""
+"""One update rule of an optimiser: what a step makes of a weight, and the terms of every weight that it makes.
+
+A rule is data: its states, its settings, the formula and the slopes of it. Gradient descent, p − η·g, whose weight
+decay joins the gradient before the rule sees it:
+
+>>> rule = lambda x, h, step: {"next": x["p"] - h["lr"] * x["g"]}
+>>> slopes = lambda x, h, step: {"p": np.ones_like(x["p"]), "g": np.full_like(x["g"], -h["lr"])}
+>>> descent = Optimiser("descent", "downhill", (), {}, "{p} − {lr}·{g}", rule, slopes)
+>>> p, g = np.array([1.0, 2.0]), np.array([0.5, 0.5])
+>>> descent.step(p, g, {}, 1, lr=0.1, weight_decay=0.2)[0].round(6).tolist()
+[0.93, 1.91]
+>>> descent.terms((1,), p, g, {}, 1, lr=0.1, weight_decay=0.2).numbers()
+'2 − 0.1·0.9 = 1.91'
+"""
 
 from __future__ import annotations
 
